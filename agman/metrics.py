@@ -1,0 +1,588 @@
+"""Retrieval metrics: average precision and its means, top-k metrics, triplet accuracy, intervals.
+
+Average precision here is tie-aware: the mean, over the relevant items i, of
+(relevant items scoring at least s_i) / (items scoring at least s_i).
+This is scikit-learn's `average_precision_score`; it does not depend on the order of the gallery,
+and scores that are all equal get exactly the share of relevant items.
+`ties="order"` ranks equal scores by their place in the gallery instead, as the released scripts do
+up to their unstable sort.
+
+A query without any relevant item has no average precision.
+The released scripts would divide by zero; here it is NaN in `average_precisions`, is left out of
+every mean, and an `InputError` is raised only if no query is left.
+Counts are int64 and averages float64.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from agman.errors import InputError
+from agman.ranking import (
+    BLOCK,
+    EXCLUDED,
+    TIES,
+    as_tensor,
+    best_columns,
+    checked_embeddings,
+    checked_integers,
+    fair_ranks,
+    order_ranks,
+    positive,
+    score_blocks,
+    sorted_rows,
+)
+
+
+def average_precision(scores: torch.Tensor, relevant: torch.Tensor, ties: str = "fair") -> float:
+    """Average precision of one ranking.
+
+    Args:
+        scores: (N,) numbers, higher is better.
+        relevant: (N,) booleans, or zeros and ones.
+        ties: "fair" counts equal scores as equally good; "order" puts the lower index first.
+
+    Returns:
+        A number in (0, 1].
+
+    Raises:
+        InputError: for no relevant item, a score that is NaN or infinite, or shapes that differ.
+
+    >>> average_precision(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True]))
+    0.8333333333333333
+    >>> average_precision(torch.zeros(4), torch.tensor([True, False, False, False]))
+    0.25
+    """
+    _check_ties(ties)
+    scores = _checked_scores(scores)
+    columns = _checked_relevance(relevant, len(scores)).nonzero().flatten().to(scores.device)
+    if len(columns) == 0:
+        raise InputError("no item is relevant, so there is no average precision; leave it out")
+    return float(_precisions(scores[None], columns, ties)[0])
+
+
+def average_precisions(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    ties: str = "fair",
+    block: int = BLOCK,
+) -> torch.Tensor:
+    """Average precision of every query over the whole gallery; equal values are relevant.
+
+    Args:
+        query_embeddings: (Q, D) floating point; compared by dot product, so of unit length if the
+            cosine is meant.
+        query_values: (Q,) integers.
+        gallery_embeddings: (G, D) floating point.
+        gallery_values: (G,) integers.
+        query_ids: (Q,) integers; gallery items with the query's id are left out of its ranking.
+        gallery_ids: (G,) integers, given if and only if `query_ids` is.
+        ties: "fair" or "order", see `average_precision`.
+        block: scores held at a time, at least one row; it never changes a result.
+
+    Returns:
+        (Q,) float64 on the CPU, NaN for a query without a relevant item.
+
+    Raises:
+        InputError: for shapes, types or ids that do not fit, an empty gallery, or a row with NaN
+            or infinity.
+    """
+    _check_ties(ties)
+    task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
+    result = torch.empty(len(task.queries), dtype=torch.float64)
+    # NumPy lets go of Python's lock while it counts, so threads share the groups; torch, which
+    # sorts for the other rule, has its own threads.
+    with ThreadPoolExecutor(torch.get_num_threads() if ties == "fair" else 1) as pool:
+        for places, scores, groups in task.blocks(query_ids, gallery_ids, block):
+            jobs = [
+                pool.submit(_precisions, scores[rows], columns, ties) for rows, columns in groups
+            ]
+            result[places] = torch.cat([job.result() for job in jobs])
+    return result
+
+
+def mean_average_precision(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    ties: str = "fair",
+    block: int = BLOCK,
+) -> float:
+    """Mean of `average_precisions` over the queries that have a relevant item.
+
+    Takes what `average_precisions` takes.
+
+    Raises:
+        InputError: as `average_precisions`, and if no query has a relevant item.
+
+    >>> compass = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> mean_average_precision(compass[:1], [7], compass, [7, 5, 7])
+    0.8333333333333333
+    """
+    return micro_mean(
+        average_precisions(
+            query_embeddings,
+            query_values,
+            gallery_embeddings,
+            gallery_values,
+            query_ids=query_ids,
+            gallery_ids=gallery_ids,
+            ties=ties,
+            block=block,
+        )
+    )
+
+
+def recall_at_k(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    k: int,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    block: int = BLOCK,
+) -> float:
+    """Share of a query's relevant items that are among its k best, mean over queries.
+
+    Many papers on metric learning call something else recall at k: see `hit_rate_at_k`.
+    Of equal scores the lower gallery index is the better, here and in all metrics at k.
+    Arguments and errors are those of `mean_average_precision`.
+    """
+    task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
+    hits, relevant = task.hits_at(positive(k, "k"), query_ids, gallery_ids, block)
+    return micro_mean(hits / relevant)
+
+
+def hit_rate_at_k(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    k: int,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    block: int = BLOCK,
+) -> float:
+    """Share of queries with at least one relevant item among their k best ("Recall@k" of papers).
+
+    Arguments and errors are those of `mean_average_precision`.
+    """
+    task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
+    hits, _ = task.hits_at(positive(k, "k"), query_ids, gallery_ids, block)
+    return micro_mean(hits.clamp(max=1))
+
+
+def precision_at_k(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    k: int,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    block: int = BLOCK,
+) -> float:
+    """Relevant items among the k best, divided by k (also in a smaller gallery), mean over queries.
+
+    Arguments and errors are those of `mean_average_precision`.
+    """
+    task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
+    hits, _ = task.hits_at(positive(k, "k"), query_ids, gallery_ids, block)
+    return micro_mean(hits / k)
+
+
+def map_at_r(
+    query_embeddings: torch.Tensor,
+    query_values: torch.Tensor,
+    gallery_embeddings: torch.Tensor,
+    gallery_values: torch.Tensor,
+    *,
+    query_ids: torch.Tensor | None = None,
+    gallery_ids: torch.Tensor | None = None,
+    block: int = BLOCK,
+) -> float:
+    """MAP@R: average precision cut at rank R, a query's number of relevant items.
+
+    For one query: the sum of the precisions at the relevant ranks up to R, divided by R.
+    Source: Musgrave et al., "A Metric Learning Reality Check", ECCV 2020.
+    Arguments and errors are those of `mean_average_precision`.
+    """
+    task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
+    result = torch.full((len(task.queries),), torch.nan, dtype=torch.float64)
+    for places, scores, groups in task.blocks(query_ids, gallery_ids, block):
+        for rows, columns in groups:
+            if len(columns):
+                result[places[rows]] = _precision_at_r(scores[rows], columns)
+    return micro_mean(result)
+
+
+def triplet_accuracy(anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> float:
+    """Share of triplets whose anchor is more similar to the positive than to the negative.
+
+    A tie counts as wrong, so a collapsed network gets 0.
+
+    Args:
+        anchor: (T, D) embeddings.
+        positive: (T, D) embeddings.
+        negative: (T, D) embeddings.
+
+    Raises:
+        InputError: for no triplet, shapes that differ, or a row with NaN or infinity.
+
+    >>> one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> triplet_accuracy(one, one, other), triplet_accuracy(one, one, one)
+    (1.0, 0.0)
+    """
+    anchor, positive = checked_embeddings(anchor, positive, names=("anchor", "positive"))
+    anchor, negative = checked_embeddings(anchor, negative, names=("anchor", "negative"))
+    if not len(anchor) == len(positive) == len(negative):
+        raise InputError(
+            f"a triplet has one row in each, but there are {len(anchor)} anchors, {len(positive)} "
+            f"positives and {len(negative)} negatives"
+        )
+    right = 0
+    for rows in torch.arange(len(anchor)).split(4096):
+        a, p, n = (side[rows].double() for side in (anchor, positive, negative))
+        right += int(((a * p).sum(dim=1) > (a * n).sum(dim=1)).sum())
+    return right / len(anchor)
+
+
+def expected_random_ap(n_relevant: int, n_items: int) -> float:
+    """Mean average precision of a ranking drawn at random: what knowing nothing is worth.
+
+    An item at rank t is relevant with probability R/N and then has (R-1)/(N-1) of the t-1 before
+    it relevant; summed over t this gives (R-1)/(N-1) (1 - H/N) + H/N with H = 1 + 1/2 + ... + 1/N.
+
+    Args:
+        n_relevant: R, from 1 to N.
+        n_items: N.
+
+    Raises:
+        InputError: for numbers outside these bounds.
+
+    >>> expected_random_ap(1, 2)
+    0.75
+    """
+    if positive(n_relevant, "n_relevant") > positive(n_items, "n_items"):
+        raise InputError(f"n_relevant is {n_relevant}, more than the {n_items} items there are")
+    if n_items == 1:
+        return 1.0
+    first = math.fsum(1 / rank for rank in range(1, n_items + 1)) / n_items
+    return (n_relevant - 1) / (n_items - 1) * (1 - first) + first
+
+
+def attribute_means(ap: torch.Tensor, attributes: torch.Tensor) -> dict[int, float]:
+    """Mean AP of each attribute, in order of its id; attributes without any AP are left out.
+
+    Args:
+        ap: (Q,) average precisions, NaN for a query to be left out.
+        attributes: (Q,) integers, the attribute each query is about.
+
+    >>> attribute_means(torch.tensor([1.0, 0.5, torch.nan]), torch.tensor([4, 4, 7]))
+    {4: 0.75}
+    """
+    ap = _checked_averages(ap)
+    attributes = checked_integers(attributes, "attributes", len(ap))
+    known = ~ap.isnan()
+    return {
+        int(attribute): float(ap[known & (attributes == attribute)].mean())
+        for attribute in attributes[known].unique()
+    }
+
+
+def micro_mean(ap: torch.Tensor) -> float:
+    """Mean over all queries: each attribute counts by its queries (the papers' "overall").
+
+    Args:
+        ap: (Q,) average precisions, NaN for a query to be left out.
+
+    Raises:
+        InputError: if nothing is left.
+    """
+    ap = _checked_averages(ap)
+    known = ap[~ap.isnan()]
+    if len(known) == 0:
+        raise InputError(
+            "no query has a relevant item in the gallery, so there is no mean; check that queries "
+            "and gallery use the same value ids"
+        )
+    return float(known.mean())
+
+
+def macro_mean(ap: torch.Tensor, attributes: torch.Tensor) -> float:
+    """Mean over attributes of their means: each attribute counts alike.
+
+    Args:
+        ap: (Q,) average precisions, NaN for a query to be left out.
+        attributes: (Q,) integers.
+
+    Raises:
+        InputError: if nothing is left.
+    """
+    means = attribute_means(ap, attributes).values()
+    return micro_mean(torch.tensor(list(means), dtype=torch.float64))
+
+
+def bootstrap_interval(
+    values: torch.Tensor, level: float = 0.95, n: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean.
+
+    Draws as many values with replacement as there are, n times, and returns the two quantiles of
+    the means that leave out (1 - level) / 2 on each side.
+
+    Args:
+        values: (V,) numbers, for example average precisions; NaN are left out.
+        level: between 0 and 1.
+        n: number of draws.
+        seed: the same seed gives the same interval.
+
+    Raises:
+        InputError: for no value, an infinite value, or a level outside (0, 1).
+    """
+    known = _known_values(values, level, at_least=1)
+    generator = np.random.default_rng(seed)
+    means = [
+        known[generator.integers(len(known), size=len(known))].mean()
+        for _ in range(positive(n, "n"))
+    ]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def t_interval(values: torch.Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean, for a few values such as one MAP for each seed.
+
+    Args:
+        values: (V,) numbers, at least two; NaN are left out.
+        level: between 0 and 1.
+
+    Raises:
+        InputError: for fewer than two values, an infinite value, or a level outside (0, 1).
+    """
+    known = _known_values(values, level, at_least=2)
+    half = _t_quantile(level, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
+    return float(known.mean() - half), float(known.mean() + half)
+
+
+_GROUP = 16  # queries; enough to share the work among threads
+# Rows of scores that belong to one value, and the gallery columns relevant to them.
+_Groups = list[tuple[slice, torch.Tensor]]
+
+
+class _Task:
+    """Checked queries and gallery, the queries in order of their values.
+
+    Queries of one value share their relevant columns, so these are looked up once.
+    """
+
+    def __init__(
+        self,
+        query_embeddings: torch.Tensor,
+        query_values: torch.Tensor,
+        gallery_embeddings: torch.Tensor,
+        gallery_values: torch.Tensor,
+    ) -> None:
+        self.queries, self.gallery = checked_embeddings(query_embeddings, gallery_embeddings)
+        device = self.queries.device
+        query_values = checked_integers(query_values, "query_values", len(self.queries))
+        gallery_values = checked_integers(gallery_values, "gallery_values", len(self.gallery))
+        self.order = query_values.argsort(stable=True).cpu()
+        self.query_values = query_values.to(device)
+        self.gallery_values = gallery_values.to(device)
+
+    def blocks(
+        self,
+        query_ids: torch.Tensor | None,
+        gallery_ids: torch.Tensor | None,
+        block: int,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, _Groups]]:
+        """Blocks of scores: which queries (int64, on the CPU), their scores, their groups."""
+        if query_ids is not None:
+            query_ids = checked_integers(query_ids, "query_ids", len(self.queries))[self.order]
+        for rows, scores in score_blocks(
+            self.queries[self.order],
+            self.gallery,
+            query_ids=query_ids,
+            gallery_ids=gallery_ids,
+            block=block,
+        ):
+            places = self.order[rows]
+            yield places, scores, self._groups(places)
+
+    def _groups(self, places: torch.Tensor) -> _Groups:
+        values, counts = self.query_values[places].unique_consecutive(return_counts=True)
+        groups = []
+        end = 0
+        for value, count in zip(values, counts.tolist(), strict=True):
+            relevant = (self.gallery_values == value).nonzero().flatten()
+            start, end = end, end + count
+            groups += [
+                (slice(row, min(row + _GROUP, end)), relevant) for row in range(start, end, _GROUP)
+            ]
+        return groups
+
+    def hits_at(
+        self,
+        k: int,
+        query_ids: torch.Tensor | None,
+        gallery_ids: torch.Tensor | None,
+        block: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Relevant items among the k best, NaN if there are none at all, and in all, of each query.
+
+        Both are (Q,) float64.
+        """
+        hits = torch.zeros(len(self.queries), dtype=torch.float64)
+        relevant = torch.zeros_like(hits)
+        for places, scores, groups in self.blocks(query_ids, gallery_ids, block):
+            best, columns = best_columns(scores, min(k, scores.shape[1]))
+            for rows, wanted in groups:
+                hit = torch.isin(columns[rows], wanted) & (best[rows] > EXCLUDED)
+                hits[places[rows]] = hit.sum(dim=1).double().cpu()
+                relevant[places[rows]] = _allowed(scores[rows][:, wanted]).double().cpu()
+        return hits.masked_fill(relevant == 0, torch.nan), relevant
+
+
+def _allowed(scores: torch.Tensor) -> torch.Tensor:
+    """How many items of each row are not left out: (Q,) int64."""
+    return (scores > EXCLUDED).sum(dim=1)
+
+
+def _precisions(scores: torch.Tensor, columns: torch.Tensor, ties: str) -> torch.Tensor:
+    """(Q,) float64 average precisions of queries that share their relevant columns."""
+    if ties == "order":
+        among_all = order_ranks(scores, columns).sort(dim=1).values
+        among_relevant = torch.arange(1, len(columns) + 1, device=scores.device)
+        # Items that are left out have the last ranks of all.
+        return _mean_precision(among_relevant, among_all, among_all <= _allowed(scores)[:, None])
+    relevant = sorted_rows(scores[:, columns])
+    return _mean_precision(
+        fair_ranks(relevant, relevant), fair_ranks(scores, relevant), relevant > EXCLUDED
+    )
+
+
+def _mean_precision(
+    among_relevant: torch.Tensor, among_all: torch.Tensor, allowed: torch.Tensor
+) -> torch.Tensor:
+    """Mean over the allowed relevant items of rank among the relevant / rank among all.
+
+    All three are (Q, R), the result is (Q,) float64 and NaN where nothing is allowed.
+    """
+    precision = (among_relevant.double() / among_all.double()) * allowed
+    # NumPy adds a row in the same order whatever the number of rows; torch does not.
+    total = torch.from_numpy(precision.cpu().numpy().sum(axis=1))
+    return total / allowed.sum(dim=1).cpu()
+
+
+def _precision_at_r(scores: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
+    """(Q,) float64 MAP@R of queries that share their relevant columns."""
+    best, columns = best_columns(scores, len(relevant))
+    n_relevant = _allowed(scores[:, relevant])[:, None]
+    rank = torch.arange(1, len(relevant) + 1, device=scores.device)
+    hit = torch.isin(columns, relevant) & (best > EXCLUDED) & (rank <= n_relevant)
+    precision = hit.cumsum(dim=1).double() / rank * hit
+    return (precision.sum(dim=1) / n_relevant[:, 0]).cpu()
+
+
+def _t_quantile(level: float, degrees: int) -> float:
+    """The t for which a Student variable lies in (-t, t) with this probability, by bisection."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        angle = (low + high) / 2
+        if _t_probability(angle, degrees) < level:
+            low = angle
+        else:
+            high = angle
+    return math.sqrt(degrees) * math.tan(angle)
+
+
+def _t_probability(angle: float, degrees: int) -> float:
+    """Probability that |t| < sqrt(degrees) tan(angle): a finite sum.
+
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
+    """
+    odd = degrees % 2
+    # Each term is the one before it times cos^2 (m - 1) / m, for m in steps of two.
+    step = np.arange(2 + odd, degrees - 1, 2)
+    ratios = math.cos(angle) ** 2 * (step - 1) / step
+    series = np.concatenate([[1.0], ratios]).cumprod().sum()
+    if not odd:
+        return math.sin(angle) * series
+    if degrees == 1:
+        return 2 / math.pi * angle
+    return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * series)
+
+
+def _check_ties(ties: str) -> None:
+    if ties not in TIES:
+        raise InputError(f"ties must be one of {', '.join(TIES)}, not {ties!r}")
+
+
+def _checked_scores(scores: torch.Tensor) -> torch.Tensor:
+    """Scores as a float32 or float64 vector, every one finite."""
+    scores = as_tensor(scores, "scores")
+    if scores.ndim != 1 or scores.is_complex():
+        raise InputError(
+            f"scores must be a vector of numbers, not {scores.dtype} of shape {tuple(scores.shape)}"
+        )
+    if not scores.is_floating_point():
+        scores = scores.double()
+    bad = (~scores.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise InputError(
+            f"scores hold NaN or infinity in {len(bad)} of {len(scores)} places (first at "
+            f"{bad[0]}); mend what computes them"
+        )
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _checked_relevance(relevant: torch.Tensor, length: int) -> torch.Tensor:
+    relevant = as_tensor(relevant, "relevant")
+    if relevant.shape != (length,):
+        raise InputError(
+            f"relevant must have one entry for each of the {length} scores, not shape "
+            f"{tuple(relevant.shape)}"
+        )
+    if not ((relevant == 0) | (relevant == 1)).all():
+        raise InputError("relevant must be booleans, or zeros and ones; pass values == query_value")
+    return relevant
+
+
+def _checked_averages(ap: torch.Tensor) -> torch.Tensor:
+    ap = as_tensor(ap, "average precisions")
+    if ap.ndim != 1 or ap.is_complex():
+        raise InputError(
+            f"average precisions must be a vector of numbers, not {ap.dtype} of shape "
+            f"{tuple(ap.shape)}"
+        )
+    return ap.double().cpu()
+
+
+def _known_values(values: torch.Tensor, level: float, at_least: int) -> np.ndarray:
+    """The values that are not NaN, as float64, for an interval of their mean."""
+    array = _checked_averages(values).numpy()
+    known = array[~np.isnan(array)]
+    if len(known) < at_least:
+        raise InputError(f"an interval needs at least {at_least} values, there are {len(known)}")
+    if np.isinf(known).any():
+        raise InputError("an interval needs finite values; one of them is infinite")
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1, not {level!r}; 0.95 is usual")
+    return known

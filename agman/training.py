@@ -1,0 +1,514 @@
+"""The training loop, one page long, and what it is set up with.
+
+Two recipes share it: `triplet`, as released, and `all_pairs`, which asks every attribute of every
+image and compares all pairs of the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from agman.attributes import AttributeTable, QueryGallery, RetrievalData
+from agman.checkpoint import load_state, save_state
+from agman.errors import InputError
+from agman.evaluation import evaluate
+from agman.loading import TapStore, cache_taps, prefetch, prepare
+from agman.losses import (
+    FixedWeighting,
+    LearnedWeighting,
+    ReleasedWeighting,
+    attribute_classification_loss,
+    supervised_contrastive_loss,
+    triplet_loss,
+)
+from agman.models import RetrievalModel
+from agman.provenance import provenance
+from agman.sampling import ImageSampler, TripletSampler, TripletSource, generator, share
+from agman.storage import read_json, read_tensors, write_json, write_text
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the released FashionAI recipe with its faults repaired.
+
+    Args:
+        recipe: "triplet", or "all_pairs" of a batch of images under all their attributes.
+        epochs: passes; validated after each.
+        triplets_per_epoch: drawn anew each epoch (an epoch of `all_pairs` is all images once).
+        batch_size: triplets, or images, per step over all processes.
+        learning_rate: of Adam at the start.
+        schedule: "step" multiplies the rate by `decay` every `step_epochs` epochs; "cosine"
+            lowers it to zero along half a wave; "constant" leaves it.
+        step_epochs: see `schedule`.
+        decay: see `schedule`.
+        weight_decay: decoupled, as in AdamW; 0 is plain Adam.
+        margin: of the triplet loss.
+        temperature: of the all-pairs loss.
+        weighting: of ranking and classification loss: "learned" (bounded), "fixed" (plain sum)
+            or "released" (constant, as the authors' scripts end up with).
+        target: of the classification: "labelled" marks every attribute the image is labelled
+            for; "sampled" only the one of the triplet, as released.
+        flip: mirror images at random.
+        clip: largest norm of the gradient, or None.
+        amp: "auto", "off", "bf16" or "fp16"; "auto" is off on a CPU.
+        freeze_backbone: train the head only, on taps that are computed once; nothing is flipped.
+        seed: of sampling and flipping.
+    """
+
+    recipe: str = "triplet"
+    epochs: int = 50
+    triplets_per_epoch: int = 100_000
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    schedule: str = "step"
+    step_epochs: int = 3
+    decay: float = 0.9
+    weight_decay: float = 0.0
+    margin: float = 0.2
+    temperature: float = 0.1
+    weighting: str = "learned"
+    target: str = "labelled"
+    flip: bool = True
+    clip: float | None = None
+    amp: str = "auto"
+    freeze_backbone: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "recipe": ("triplet", "all_pairs"),
+            "schedule": ("step", "cosine", "constant"),
+            "weighting": ("learned", "fixed", "released"),
+            "target": ("labelled", "sampled"),
+            "amp": ("auto", "off", "bf16", "fp16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}."
+                )
+        for name in ("epochs", "triplets_per_epoch", "batch_size", "step_epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("learning_rate", "decay", "temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, not {getattr(self, name)}.")
+        if self.recipe == "all_pairs" and self.target == "sampled":
+            raise InputError(
+                'recipe "all_pairs" asks every attribute at once, so target must be "labelled".'
+            )
+
+
+RELEASED = {"weighting": "released", "target": "sampled"}
+
+PRESETS: dict[str, TrainConfig] = {
+    "fashionai": TrainConfig(epochs=150),
+    "deepfashion": TrainConfig(epochs=50),
+    "zappos50k": TrainConfig(epochs=50, triplets_per_epoch=200_000),
+    "products": TrainConfig(
+        recipe="all_pairs",
+        epochs=30,
+        batch_size=128,
+        learning_rate=1e-3,
+        schedule="cosine",
+        freeze_backbone=True,
+    ),
+    "lab": TrainConfig(
+        epochs=12, triplets_per_epoch=4_000, batch_size=32, learning_rate=1e-3, schedule="cosine"
+    ),
+}
+
+
+class Step(NamedTuple):
+    """What one step sees: inputs, ids asked, and labels.
+
+    Args:
+        images: (N,) image numbers; for triplets anchors, positives, negatives one after another.
+        attributes: (N,) or (N, A) ids asked.
+        values: (N, A) value ids, -1 unknown, for `all_pairs`; empty for triplets.
+        targets: (N, A) 0 or 1 for the classification loss.
+        mirrored: (N,) whether each image is flipped.
+    """
+
+    images: np.ndarray
+    attributes: Tensor
+    values: Tensor
+    targets: Tensor
+    mirrored: Tensor
+
+
+class Objective(nn.Module):
+    """A model with its losses: what is trained, and what several processes share."""
+
+    def __init__(self, model: RetrievalModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        kinds = {"learned": LearnedWeighting, "released": ReleasedWeighting}
+        if getattr(model, "classifier", None) is None:
+            self.weighting: nn.Module = FixedWeighting(ranking=1.0)
+        elif config.weighting == "fixed":
+            self.weighting = FixedWeighting(ranking=1.0, classification=1.0)
+        else:
+            self.weighting = kinds[config.weighting]("ranking", "classification")
+
+    def forward(self, inputs: Any, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss, and its parts."""
+        output = self.model(inputs, step.attributes)
+        embedding = output.embedding.float()
+        if self.config.recipe == "triplet":
+            anchor, positive, negative = embedding.chunk(3)
+            losses = {"ranking": triplet_loss(anchor, positive, negative, self.config.margin)}
+        else:
+            temperature = self.config.temperature
+            losses = {"ranking": supervised_contrastive_loss(embedding, step.values, temperature)}
+        if output.logits is not None:
+            logits = output.logits.float()
+            losses["classification"] = attribute_classification_loss(logits, step.targets)
+        return self.weighting(losses), losses
+
+
+def train(
+    model: RetrievalModel,
+    data: RetrievalData,
+    config: TrainConfig | None = None,
+    *,
+    run: str | Path | None = None,
+    triplets: TripletSource | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train a model, keep the best epoch by validation MAP (micro), and load it back.
+
+    Start it under `torchrun` to use several processes. With a run folder, the same call after
+    an interruption goes on after the last whole epoch, on a CPU to the same bits.
+
+    Args:
+        model: from `create_model`, on the device to train on.
+        data: its `train` rows are learned, its `valid` rows choose the epoch.
+        config: how to train.
+        run: folder for `config.json`, `log.jsonl`, `last.pt` and `best.safetensors`.
+        triplets: where triplets come from, if not drawn from `data.train`.
+        progress: show bars.
+
+    Returns:
+        One dictionary per epoch: losses, validation MAP, seconds.
+
+    Raises:
+        InputError: the data admits no training, the folder holds another run, or the loss is
+            no longer a number.
+    """
+    config = config or TrainConfig()
+    rank, world = _processes()
+    device = next(model.parameters()).device
+    model.schema = data.schema
+    if config.freeze_backbone:
+        data = _with_taps(model, data, progress and not rank)
+    objective = Objective(model, config).to(device).to(memory_format=torch.channels_last)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=_precision(config, device) is torch.float16)
+    folder = None if run is None else RunFolder(run, model, config)
+    history = [] if folder is None else folder.resume(objective, optimizer, scaler)
+    shared = DistributedDataParallel(objective) if world > 1 else objective
+    steps = Steps(data.train, config, triplets)
+    best = _best_state(model, history, folder)
+
+    for epoch in range(len(history), config.epochs):
+        started = time.perf_counter()
+        _training_mode(model, config)
+        sums: dict[str, Any] = {}
+        loaded = steps.load(epoch, model, share(config.batch_size, rank, world))
+        bar = tqdm(loaded, f"epoch {epoch + 1}", steps.per_epoch, disable=not progress or rank > 0)
+        for number, (step, batch) in enumerate(bar):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch + number / steps.per_epoch)
+            inputs = _flipped(prepare(model, batch), step.mirrored)
+            with _autocast(config, device):
+                loss, parts = shared(inputs, step)
+            _refuse_nan(loss, epoch, number)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            if config.clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(trained, config.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            for name, part in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, 0.0) + part.detach() / steps.per_epoch
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if rank == 0:
+            means = {name: float(total) for name, total in sums.items()}
+            row = {"epoch": epoch + 1, **means, **_validate(model, data.valid)}
+            row["seconds"] = time.perf_counter() - started
+            history.append(row)
+            if _is_best(history):
+                best = _copy_state(model)
+            if folder is not None:
+                folder.keep(objective, optimizer, scaler, history)
+        if world > 1:
+            dist.barrier()
+    if best is not None:
+        model.load_state_dict(best)
+    if world > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, src=0)
+    model.eval()
+    return history
+
+
+class Steps:
+    """The steps of each epoch, drawn from the training rows by the config's recipe."""
+
+    def __init__(
+        self, table: AttributeTable, config: TrainConfig, triplets: TripletSource | None = None
+    ) -> None:
+        self.table, self.config = table, config
+        self.labelled = torch.from_numpy(table.labelled())
+        if config.recipe == "all_pairs":
+            self.images = ImageSampler(table, config.seed)
+            drawn = len(np.unique(table.image))
+        else:
+            self.triplets = triplets or TripletSampler(
+                table, config.triplets_per_epoch, config.seed
+            )
+            drawn = len(self.triplets.epoch(0).attributes)
+        if drawn < config.batch_size:
+            self.config = config = replace(config, batch_size=drawn)
+        self.per_epoch = drawn // config.batch_size
+
+    def load(self, epoch: int, model: RetrievalModel, part: slice) -> Iterator[tuple[Step, Any]]:
+        """Steps of an epoch with their images, this process's part of each batch."""
+        device, size = next(model.parameters()).device, model.preprocessing.size
+
+        def load(step: Step) -> tuple[Step, Any]:
+            on_device = Step(step.images, *(column.to(device) for column in step[1:]))
+            return on_device, self.table.images.load(step.images, size)
+
+        return prefetch(load, self.draw(epoch, part))
+
+    def draw(self, epoch: int, part: slice) -> Iterator[Step]:
+        """Steps of an epoch without their images."""
+        draw = self._all_pairs if self.config.recipe == "all_pairs" else self._triplets
+        return draw(epoch, part)
+
+    def _rows(self, part: slice) -> Iterator[slice]:
+        size = self.config.batch_size
+        for start in range(0, self.per_epoch * size, size):
+            yield slice(start + part.start, start + min(part.stop, size))
+
+    def _triplets(self, epoch: int, part: slice) -> Iterator[Step]:
+        drawn = self.triplets.epoch(epoch)
+        mirrored = self._coins(epoch, (3, len(drawn.attributes)))
+        for rows in self._rows(part):
+            batch = drawn.take(rows)
+            images = np.concatenate(batch[1:])
+            attributes = torch.from_numpy(np.tile(batch.attributes, 3))
+            targets = self.labelled[images]
+            if self.config.target == "sampled":
+                targets = F.one_hot(attributes, self.labelled.shape[1])
+            flips = mirrored[:, rows].reshape(-1)
+            yield Step(images, attributes, torch.empty(0), targets, flips)
+
+    def _all_pairs(self, epoch: int, part: slice) -> Iterator[Step]:
+        images, values = self.images.epoch(epoch)
+        mirrored = self._coins(epoch, (len(images),))
+        ids = torch.arange(values.shape[1])
+        for rows in self._rows(part):
+            chosen = images[rows]
+            asked, known = ids.expand(len(chosen), -1), torch.from_numpy(values[rows])
+            yield Step(chosen, asked, known, self.labelled[chosen], mirrored[rows])
+
+    def _coins(self, epoch: int, shape: tuple[int, ...]) -> Tensor:
+        coins = generator(self.config.seed, epoch, purpose=1).random(shape) < 0.5
+        return torch.from_numpy(coins & self.config.flip)
+
+
+class RunFolder:
+    """A run on disk: its config, its log, the state to go on from, and the best weights.
+
+    Raises:
+        InputError: the folder holds a run with another model or config.
+    """
+
+    def __init__(self, path: str | Path, model: RetrievalModel, config: TrainConfig) -> None:
+        self.path, self.model = Path(path), model
+        described = {
+            "model": model.name,
+            "model_config": dataclasses.asdict(model.config),
+            "preprocessing": dataclasses.asdict(model.preprocessing),
+            "train_config": dataclasses.asdict(config),
+        }
+        described = json.loads(json.dumps(described))  # tuples become lists, as in the file
+        file = self.path / "config.json"
+        if file.exists():
+            self._refuse_other_run(read_json(file), described)
+        else:
+            write_json(file, {**described, "provenance": provenance()})
+        self.about = described
+
+    def _refuse_other_run(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        for part, settings in new.items():
+            if old.get(part) != settings:
+                raise InputError(
+                    f"{self.path} holds a run whose {part} is {old.get(part)}, not {settings}; "
+                    "choose another folder, or give the same settings to go on with it."
+                )
+
+    def resume(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> list[dict[str, Any]]:
+        """Load the last state if there is one, and give the history so far."""
+        file = self.path / "last.pt"
+        if not file.exists():
+            return []
+        state = load_state(file)
+        try:
+            objective.load_state_dict(state["objective"])
+            optimizer.load_state_dict(state["optimizer"])
+            scaler.load_state_dict(state["scaler"])
+            return list(state["history"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{file} does not belong to this run ({str(error).splitlines()[0]}); choose "
+                "another folder."
+            ) from error
+
+    def keep(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        history: list[dict[str, Any]],
+    ) -> None:
+        """Write the state after an epoch; the best weights first, so that no kill loses them."""
+        if _is_best(history):
+            self.model.provenance = {**provenance(), **self.about, "history": history}
+            self.model.save(self.path / "best.safetensors")
+        state = {
+            "objective": objective.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "history": history,
+        }
+        save_state(self.path / "last.pt", state)
+        lines = [json.dumps(row) for row in history]
+        write_text(self.path / "log.jsonl", "\n".join(lines) + "\n")
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """The rate at a point of time in epochs, a pure function, so that nothing is to be resumed.
+
+    >>> config = TrainConfig(learning_rate=1.0, epochs=6)
+    >>> [round(learning_rate(config, e), 2) for e in (0, 2.9, 3, 5)]
+    [1.0, 1.0, 0.9, 0.9]
+    """
+    if config.schedule == "step":
+        return config.learning_rate * config.decay ** (int(epoch) // config.step_epochs)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+    return config.learning_rate
+
+
+def _processes() -> tuple[int, int]:
+    """Rank and number of processes; joins the group when started by torchrun."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _with_taps(model: RetrievalModel, data: RetrievalData, progress: bool) -> RetrievalData:
+    """Freeze the backbone and replace every image by its taps; a shared store is tapped once."""
+    model.backbone.requires_grad_(False)
+    stores: dict[int, Any] = {}
+
+    def tapped(table: AttributeTable) -> AttributeTable:
+        if isinstance(table.images, TapStore):
+            return table
+        key = id(table.images)
+        if key not in stores:
+            stores[key] = cache_taps(model, table.images, progress=progress)
+        return replace(table, images=stores[key])
+
+    valid = QueryGallery(tapped(data.valid.queries), tapped(data.valid.gallery))
+    return replace(data, train=tapped(data.train), valid=valid)
+
+
+def _training_mode(model: RetrievalModel, config: TrainConfig) -> None:
+    model.train()
+    if config.freeze_backbone:
+        model.backbone.eval()
+
+
+def _precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, or None for none."""
+    if config.amp == "off" or (config.amp == "auto" and device.type == "cpu"):
+        return None
+    if config.amp == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[config.amp]
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    dtype = _precision(config, device)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _flipped(inputs: Any, mirrored: Tensor) -> Any:
+    """Images, some of them mirrored; taps stay as they are."""
+    if not isinstance(inputs, Tensor):
+        return inputs
+    return torch.where(mirrored[:, None, None, None], inputs.flip(-1), inputs)
+
+
+def _refuse_nan(loss: Tensor, epoch: int, number: int) -> None:
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"The loss is no longer a number in epoch {epoch + 1}, step {number + 1}; lower the "
+            "learning rate, clip the gradient, or switch mixed precision off; earlier epochs "
+            "are kept."
+        )
+
+
+def _validate(model: RetrievalModel, valid: QueryGallery) -> dict[str, float]:
+    if not len(valid.queries):
+        return {}
+    report = evaluate(model, valid.queries, valid.gallery, progress=False)
+    return {"map_micro": report.map_micro, "map_macro": report.map_macro}
+
+
+def _is_best(history: list[dict[str, Any]]) -> bool:
+    """Whether the last epoch is the best so far; without validation every epoch is."""
+    scores = [row.get("map_micro", row["epoch"]) for row in history]
+    return scores[-1] > max(scores[:-1], default=-math.inf)
+
+
+def _copy_state(model: RetrievalModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _best_state(
+    model: RetrievalModel, history: list[dict[str, Any]], folder: RunFolder | None
+) -> dict[str, Tensor] | None:
+    """The best weights of a resumed run."""
+    if not history or folder is None:
+        return None
+    return read_tensors(folder.path / "best.safetensors")[0]

@@ -1,0 +1,26 @@
+// Small repairs of what a screen reader is told.
+(() => {
+  // The theme's buttons: their label has to contain the text they show.
+  const repairButtons = () => {
+    for (const button of document.querySelectorAll(".search-button-field")) {
+      button.removeAttribute("aria-label"); // it shows "Search" and the keys
+    }
+    for (const icon of document.querySelectorAll("button > i")) {
+      icon.setAttribute("aria-hidden", "true");
+      icon.removeAttribute("title");
+    }
+  };
+  // Sliders of ipywidgets have no name: give them their label's text.
+  const nameSliders = () => {
+    for (const handle of document.querySelectorAll(".noUi-handle:not([aria-label])")) {
+      const label = handle.closest(".jupyter-widgets")?.querySelector(".widget-label");
+      handle.setAttribute("aria-label", label?.textContent.trim() || "Slider");
+    }
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    repairButtons();
+    if (!document.querySelector('script[type^="application/vnd.jupyter.widget"]')) return;
+    new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
+    nameSliders();
+  });
+})();
