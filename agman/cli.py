@@ -931,7 +931,6 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--labels-only", action="store_true", help="do not open the photos (default: open all)"
     )
-    check.add_argument("--seed", type=_seed, default=0, help=argparse.SUPPRESS)
     about = "draw the lab wardrobe (once, under a minute) and count it"
     lab = kinds.add_parser("lab", help=about, description=about)
     lab.add_argument(

@@ -28,7 +28,7 @@ from agman.datasets.images import (
     PackedImages,
     _rgb,
     _upright,
-    load_image,
+    read_image,
 )
 from agman.errors import InputError
 from agman.loading import prefetch, prepare
@@ -328,8 +328,8 @@ def _unreadable(problems: Sequence[str], total: int) -> InputError:
 def _as_batch(photo: Photo, size: int) -> Tensor:
     """uint8 (1, 3, size, size) of one photo in any form, fitted as everywhere."""
     if isinstance(photo, (str, os.PathLike)):
-        return load_image(photo, size)[None]
-    if isinstance(photo, Image.Image):
+        array = np.array(read_image(photo))
+    elif isinstance(photo, Image.Image):
         array = np.array(_rgb(_upright(photo)))
     elif isinstance(photo, Tensor) and photo.dim() == 3:
         array = photo.detach().cpu().permute(1, 2, 0).numpy()

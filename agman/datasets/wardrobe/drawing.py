@@ -157,10 +157,9 @@ def _draw_bottom(canvas: Canvas, outfit: Outfit, skirt: str | None, pants: str |
         _draw_band(
             canvas, outfit, WAIST, WAIST + 0.02, darker(rgb(outfit.bottom_color), 0.25), 0.007
         )
-    elif outfit.coat_or_blazer and pants is None and outfit.detail < 0.4:
-        return  # bare legs: whatever is worn ends above the coat's hem
     else:
-        _draw_trousers(canvas, outfit, pants or "Full")
+        under_coat = "Short" if outfit.detail < 0.4 else "Full"
+        _draw_trousers(canvas, outfit, pants or under_coat)
 
 
 def _draw_band(

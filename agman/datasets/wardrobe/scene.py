@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFilter
 
-from agman.datasets.wardrobe.body import UPPER_ARM, Arm
+from agman.datasets.wardrobe.body import UPPER_ARM, Arm, is_turned
 from agman.datasets.wardrobe.garments import INVISIBLE, Outfit
 from agman.datasets.wardrobe.geometry import (
     OVERSAMPLING,
@@ -422,7 +422,8 @@ def draw_shawl(canvas: Canvas, outfit: Outfit) -> None:
 def draw_accessory(canvas: Canvas, outfit: Outfit, both: tuple[Arm, Arm]) -> None:
     """Something worn or standing beside, which never hides a labelled value."""
     paint = _ACCESSORY_PAINTERS.get(outfit.accessory)
-    if paint is not None:
+    front_only = outfit.accessory in ("glasses", "necklace")
+    if paint is not None and not (front_only and is_turned(outfit)):
         paint(canvas, outfit, both)
 
 

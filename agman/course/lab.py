@@ -1,0 +1,144 @@
+"""Train the networks that come with the package: `python -m agman.course.lab`, or `make lab`.
+
+First a backbone that only learns to name garments, the lab's stand-in for ImageNet; then, from
+it, one retrieval network of each kind. Every step writes its weights and its figures when it
+is done, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from agman.attributes import RetrievalData
+from agman.backbones import SHIPPED, Backbone, lab_network
+from agman.datasets import lab, lab_categories
+from agman.evaluation import evaluate
+from agman.models import create_model
+from agman.provenance import provenance
+from agman.sampling import ImageSampler, generator
+from agman.storage import read_json, write_json, write_tensors
+from agman.training import PRESETS, TrainConfig, learning_rate, train
+
+RESULTS = Path("book/results/lab_models.json")
+
+# Name of the shipped file: model and recipe. All start from the object backbone.
+RECIPES: dict[str, tuple[str, TrainConfig]] = {
+    "triplet": ("triplet", PRESETS["lab"]),
+    "csn": ("csn", PRESETS["lab"]),
+    "asenet_v2": ("asenet_v2", PRESETS["lab"]),
+    "agman": ("agman", PRESETS["lab"]),
+    "agman_all_pairs": (
+        "agman",
+        dataclasses.replace(PRESETS["lab"], recipe="all_pairs", batch_size=64, epochs=16),
+    ),
+}
+
+
+def train_objects(epochs: int = 12, seed: int = 0) -> tuple[Backbone, dict[str, Any]]:
+    """A backbone trained to name the garment, and nothing else.
+
+    Returns:
+        The network with all four levels, and its accuracy on unseen garments with provenance.
+    """
+    data = lab_categories()
+    torch.manual_seed(seed)
+    backbone = lab_network()
+    linear = nn.Linear(backbone.channels[-1], data.schema.n_values[0])
+    network = nn.ModuleList([backbone, linear]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    config = TrainConfig(schedule="cosine", epochs=epochs, learning_rate=2e-3)
+    started, batch_size = time.perf_counter(), 64
+    sampler = ImageSampler(data.train, seed)
+    for epoch in range(epochs):
+        images, values = sampler.epoch(epoch)
+        n_steps = len(images) // batch_size
+        for step in tqdm(range(n_steps), f"objects, epoch {epoch + 1}"):
+            rows = slice(step * batch_size, (step + 1) * batch_size)
+            pixels = data.train.images.load(images[rows], backbone.preprocessing.size)
+            coins = torch.from_numpy(generator(seed, epoch, step + 1).random(batch_size) < 0.5)
+            pixels = torch.where(coins[:, None, None, None], pixels.flip(-1), pixels)
+            inputs = backbone.preprocessing(pixels).contiguous(memory_format=torch.channels_last)
+            logits = linear(backbone(inputs, (4,))[4].mean(dim=(2, 3)))
+            loss = F.cross_entropy(logits, torch.from_numpy(values[rows, 0]))
+            optimizer.param_groups[0]["lr"] = learning_rate(config, epoch + step / n_steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    accuracy = _accuracy(backbone.eval(), linear, data)
+    seconds = time.perf_counter() - started
+    return backbone, {
+        "accuracy": 100 * accuracy,
+        "epochs": epochs,
+        "seed": seed,
+        "seconds": seconds,
+        "provenance": provenance(),
+    }
+
+
+@torch.no_grad()
+def _accuracy(backbone: Backbone, linear: nn.Linear, data: RetrievalData) -> float:
+    right = total = 0
+    for table in (data.test.queries, data.test.gallery):
+        for rows in torch.arange(len(table)).split(256):
+            pixels = table.images.load(table.image[rows.numpy()], backbone.preprocessing.size)
+            guess = linear(backbone(backbone.preprocessing(pixels), (4,))[4].mean(dim=(2, 3)))
+            right += int((guess.argmax(1).numpy() == table.value[rows.numpy()]).sum())
+            total += len(rows)
+    return right / total
+
+
+def train_lab(name: str, runs: Path, seed: int = 0) -> dict[str, Any]:
+    """Train one of `RECIPES`, save it among the shipped weights, and give its test report."""
+    kind, config = RECIPES[name]
+    data = lab()
+    torch.manual_seed(seed)
+    model = create_model(kind, n_attributes=len(data.schema), backbone="lab", weights="objects")
+    started = time.perf_counter()
+    history = train(model, data, dataclasses.replace(config, seed=seed), run=runs / name)
+    report = evaluate(model, data.test.queries, data.test.gallery).to_dict()
+    report |= {
+        "model": kind,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_config": dataclasses.asdict(config),
+        "seed": seed,
+        "train_seconds": sum(row["seconds"] for row in history),
+        "wall_seconds": time.perf_counter() - started,
+        "best_epoch": max(history, key=lambda row: row["map_micro"])["epoch"],
+        "provenance": provenance(),
+    }
+    model.provenance = {"data": "lab wardrobe", "licence": "MIT", "test": report}
+    model.save(SHIPPED / f"{name}.safetensors")
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is asked for, all by default, in order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    names = ("objects", *RECIPES)
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(names)}; default: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/lab"), help="default: runs/lab")
+    options = parser.parse_args(argv)
+    results = read_json(RESULTS) if RESULTS.exists() else {}
+    for name in options.names or names:
+        if name == "objects":
+            backbone, results[name] = train_objects()
+            about = {"backbone": "lab", "licence": "MIT", **results[name]}
+            write_tensors(SHIPPED / "objects.safetensors", backbone.state_dict(), about)
+        else:
+            results[name] = train_lab(name, options.runs)
+        write_json(RESULTS, results)
+        print(name, {k: v for k, v in results[name].items() if k in ("accuracy", "map_micro")})
+
+
+if __name__ == "__main__":
+    main()
