@@ -113,7 +113,8 @@ def _train(args: argparse.Namespace) -> None:
     per_epoch = Steps(data.train, config).per_epoch
     print(
         f"Training on {device}: {config.epochs} epochs of {per_epoch} steps, "
-        f"{config.epochs * per_epoch} steps in all; kept in {args.run}"
+        f"{config.epochs * per_epoch} steps in all; kept in {args.run}",
+        flush=True,
     )
     history = train(model.to(device), data, config, run=args.run, progress=not args.quiet)
     print(_epochs_table(history))
@@ -248,8 +249,8 @@ def _announce(
     )
     if plan.backbone == "lab" and plan.kind != "lab":
         print(
-            "The lab backbone is small and needs no download; for real photos --backbone resnet18 "
-            "is better and slower, and downloads 45 MB of ImageNet weights once."
+            "The lab backbone is small and needs no download; for photos --backbone resnet18 is "
+            "usually better, and downloads 45 MB of ImageNet weights once."
         )
 
 
@@ -405,19 +406,21 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _data_for(model: RetrievalModel, args: argparse.Namespace) -> RetrievalData:
     """The named data, with attributes numbered as the model numbers them."""
+    from agman.attributes import FASHIONAI
     from agman.datasets import split_by_image
 
     kind = _kind(args.data)
     if kind == "csv" and model.schema is not None:
         table = _table(args, schema=model.schema)
         return split_by_image(table, seed=args.seed, fractions=SHARES)
-    data = _lab(model.preprocessing.size, args.quiet) if kind == "lab" else _read(args, kind)
-    if model.schema is not None and model.schema.names != data.schema.names:
+    data = None if kind == "lab" else _read(args, kind)
+    names = (FASHIONAI if data is None else data.schema).names
+    if model.schema is not None and model.schema.names != names:
         raise InputError(
             f"The model knows the attributes {', '.join(model.schema.names)}, but {args.data} has "
-            f"{', '.join(data.schema.names)}; evaluate it on the kind of data it was trained on."
+            f"{', '.join(names)}; evaluate it on the kind of data it was trained on."
         )
-    return data
+    return data or _lab(model.preprocessing.size, args.quiet)
 
 
 def _measured(
@@ -646,13 +649,13 @@ def _doctor(args: argparse.Namespace) -> None:
     import torch
 
     from agman.backbones import SHIPPED
-    from agman.datasets.lab import _folder
+    from agman.datasets.lab import cache_folder
     from agman.provenance import provenance
 
     found = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     machine = found["machine"]
-    cache = _folder(None)
+    cache = cache_folder()
     files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
     drawn = sorted(path.name for path in files if path.match("lab-*.npz"))
     weights = sorted(path.name for path in SHIPPED.glob("*.safetensors"))
@@ -792,7 +795,9 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         help="side of the square photos in pixels (default: 96 for the lab backbone, 128 for "
         "others, 224 for the published data sets)",
     )
-    add("--released", action="store_true", help="with the quirks of the released code")
+    add(
+        "--released", action="store_true", help="with the quirks of the released code (default: no)"
+    )
     add = parser.add_argument_group("how to train").add_argument
     add(
         "--preset",

@@ -26,9 +26,8 @@ from agman.datasets.images import (
     FolderImages,
     ImageStore,
     PackedImages,
-    _rgb,
-    _upright,
     read_image,
+    to_rgb,
 )
 from agman.errors import InputError
 from agman.loading import prefetch, prepare
@@ -330,7 +329,7 @@ def _as_batch(photo: Photo, size: int) -> Tensor:
     if isinstance(photo, (str, os.PathLike)):
         array = np.array(read_image(photo))
     elif isinstance(photo, Image.Image):
-        array = np.array(_rgb(_upright(photo)))
+        array = np.array(to_rgb(photo))
     elif isinstance(photo, Tensor) and photo.dim() == 3:
         array = photo.detach().cpu().permute(1, 2, 0).numpy()
     else:

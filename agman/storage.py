@@ -81,7 +81,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Any
     """Write tensors and JSON metadata as one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
         save_file(contiguous, temporary, {_METADATA_KEY: json.dumps(metadata)})
+        temporary.chmod(mode)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:

@@ -125,6 +125,7 @@ PRESETS: dict[str, TrainConfig] = {
     "products": TrainConfig(
         recipe="all_pairs",
         epochs=30,
+        triplets_per_epoch=9_600,
         batch_size=128,
         learning_rate=1e-3,
         schedule="cosine",

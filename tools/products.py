@@ -32,13 +32,7 @@ RESULTS = Path("book/results/products.json")
 BACKBONE, SIZE = "timm/tf_efficientnet_lite0", 128
 RECIPES: dict[str, TrainConfig] = {
     "all_pairs": PRESETS["products"],
-    "triplet": dataclasses.replace(
-        PRESETS["products"],
-        recipe="triplet",
-        epochs=10,
-        triplets_per_epoch=9_600,
-        batch_size=64,
-    ),
+    "triplet": dataclasses.replace(PRESETS["products"], recipe="triplet", epochs=10, batch_size=64),
 }
 
 

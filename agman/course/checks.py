@@ -217,9 +217,10 @@ def _ap(ranked: Tensor) -> float:
     return float((_precision(ranked) * ranked).sum() / ranked.sum())
 
 
-def _ap_with_ranks_from_zero(scores: Tensor, relevant: Tensor) -> float:
+def _ap_with_ranks_from_zero(scores: Tensor, relevant: Tensor, lowest: int = 0) -> float:
+    """Ranks 0, 1, 2, ..., which divide by zero; `lowest=1` is how one then gets rid of that."""
     ranked = _ranked(scores, relevant)
-    ranks = torch.arange(len(ranked)).clamp(min=1)  # rank 0 divides by zero; most then clamp it
+    ranks = torch.arange(len(ranked)).clamp(min=lowest)
     return float((ranked.cumsum(0) / ranks * ranked).sum() / ranked.sum())
 
 
@@ -256,6 +257,10 @@ _AVERAGE_PRECISION = _Exercise(
             lambda s, r: _ap(r.double()),
         ),
         ("you counted ranks from 0; the first rank is 1.", _ap_with_ranks_from_zero),
+        (
+            "you counted ranks from 0; the first rank is 1.",
+            lambda s, r: _ap_with_ranks_from_zero(s, r, lowest=1),
+        ),
         (
             "you added the precisions up and did not divide by the number of relevant items.",
             lambda s, r: float((_precision(_ranked(s, r)) * _ranked(s, r)).sum()),

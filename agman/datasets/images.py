@@ -277,7 +277,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(path, formats=_formats()) as image:
             _refuse_extreme_size(path, image)
             image.load()
-            return _rgb(_upright(image))
+            return to_rgb(image)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -326,7 +326,9 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image as `read_image` gives it: upright, 8 bits, red, green and blue, on white."""
+    image = _upright(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     if image.mode == "I" or image.mode.startswith("I;16"):

