@@ -210,6 +210,92 @@ def lines(
     return closed(figure)
 
 
+def ranking_profile(relevant: Sequence[bool], average: float) -> Figure:
+    """Precision at every rank of one ranking, and the average that AP takes of it.
+
+    Relevant ranks have a solid bar and their precision above it, the others an open one.
+
+    Args:
+        relevant: whether each rank holds a relevant item, best first.
+        average: the average precision, in 0..1.
+    """
+    flags = np.asarray(relevant, dtype=bool)
+    ranks = np.arange(1, len(flags) + 1)
+    precision = flags.cumsum() / ranks
+    figure, ax = plt.subplots(figsize=(7, 3.4))
+    for kind, color, label in ((flags, RIGHT, "relevant"), (~flags, "white", "not relevant")):
+        ax.bar(ranks[kind], precision[kind], 0.75, color=color, edgecolor="black", label=label)
+    for rank in ranks[flags]:
+        ax.annotate(f"{precision[rank - 1]:.2f}", (rank, precision[rank - 1]), ha="center",
+                    xytext=(0, 3), textcoords="offset points", fontsize=10)  # fmt: skip
+    ax.axhline(average, color="black", linestyle="--", label=f"AP = {average:.3f}")
+    ax.set(xlabel="rank", ylabel="precision up to this rank", xticks=ranks, ylim=(0, 1.35))
+    ax.legend(fontsize=9, ncols=3, loc="upper center", frameon=False)
+    return closed(figure)
+
+
+def tie_band(
+    levels: Sequence[int],
+    lucky: Sequence[float],
+    unlucky: Sequence[float],
+    fair: Sequence[float],
+    chance: float,
+) -> Figure:
+    """MAP between the luckiest and the unluckiest order of ties, and the fair value between.
+
+    Args:
+        levels: how many different scores there are, rising.
+        lucky: MAP in 0..1 with the relevant items first among equals.
+        unlucky: with the relevant items last.
+        fair: under the fair rule.
+        chance: MAP of a random ranking, drawn dotted.
+    """
+    figure, ax = plt.subplots(figsize=(7, 4))
+    low, high, middle = (100 * np.asarray(values) for values in (unlucky, lucky, fair))
+    ax.fill_between(
+        levels, low, high, color=COLORS[5], alpha=0.3, label="what order can make of it"
+    )
+    ax.plot(levels, high, color=COLORS[3], marker="^", label="relevant first among equals")
+    ax.plot(levels, low, color=COLORS[0], marker="v", label="relevant last among equals")
+    ax.plot(levels, middle, color="black", marker="o", linewidth=2.5, label="fair ties")
+    ax.axhline(100 * chance, color="black", linestyle=":", marker="", label="random ranking")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(levels, [str(n) for n in levels], fontsize=10)
+    ax.minorticks_off()
+    ax.set(xlabel="number of different scores", ylabel="MAP (%)", ylim=(0, 105))
+    ax.legend(fontsize=9)
+    return closed(figure)
+
+
+def level_gap(
+    levels: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    dashed: Sequence[str] = (),
+    constants: Mapping[str, float] | None = None,
+) -> Figure:
+    """How far retrieval gets from each level of a backbone, on the way from chance to perfect.
+
+    Args:
+        levels: numbers of the levels.
+        series: name to one share per level; 0 is chance, 1 is perfect.
+        dashed: names of the series that are controls.
+        constants: name to the share of a control that has no levels, drawn as a dotted line.
+    """
+    figure, ax = plt.subplots(figsize=(7, 4.2))
+    for name, values in series.items():
+        control = name in dashed
+        ax.plot(levels, 100 * np.asarray(values), "--" if control else "-",
+                linewidth=1.5 if control else 3, label=name)  # fmt: skip
+    for number, (name, value) in enumerate((constants or {}).items()):
+        color = COLORS[(len(series) + number) % len(COLORS)]
+        ax.axhline(100 * value, color=color, linestyle=":", marker="", linewidth=2, label=name)
+    ax.axhline(0, color="grey", linewidth=0.8, marker="")
+    ax.set(xlabel="level of the backbone", xticks=list(levels))
+    ax.set_ylabel("way from chance to perfect (%)")
+    ax.legend(fontsize=9)
+    return closed(figure)
+
+
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
     figure, axes = plt.subplots(
         rows, columns, figsize=(size * columns + 0.6, size * rows * 1.12), squeeze=False

@@ -147,16 +147,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help=f"any of {', '.join(names)}; default: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/lab"), help="default: runs/lab")
     options = parser.parse_args(argv)
-    results = read_json(RESULTS) if RESULTS.exists() else {}
     for name in options.names or names:
         if name == "objects":
-            backbone, results[name] = train_objects()
-            about = {"backbone": "lab", "licence": "MIT", **results[name]}
+            backbone, result = train_objects()
+            about = {"backbone": "lab", "licence": "MIT", **result}
             write_tensors(SHIPPED / "objects.safetensors", backbone.state_dict(), about)
         else:
-            results[name] = train_lab(name, options.runs)
-        write_json(RESULTS, results)
-        print(name, {k: v for k, v in results[name].items() if k in ("accuracy", "map_micro")})
+            result = train_lab(name, options.runs)
+        before = read_json(RESULTS) if RESULTS.exists() else {}
+        write_json(RESULTS, {**before, name: result})
+        print(name, {k: v for k, v in result.items() if k in ("accuracy", "map_micro")})
 
 
 if __name__ == "__main__":
