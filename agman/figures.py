@@ -230,6 +230,7 @@ def ranking_profile(relevant: Sequence[bool], average: float) -> Figure:
                     xytext=(0, 3), textcoords="offset points", fontsize=10)  # fmt: skip
     ax.axhline(average, color="black", linestyle="--", label=f"AP = {average:.3f}")
     ax.set(xlabel="rank", ylabel="precision up to this rank", xticks=ranks, ylim=(0, 1.35))
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
     ax.legend(fontsize=9, ncols=3, loc="upper center", frameon=False)
     return closed(figure)
 
