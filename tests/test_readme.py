@@ -58,7 +58,7 @@ def test_own_photos_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(
-    not (SHIPPED / "agman.safetensors").exists(), reason="lab/agman is not trained yet."
+    not (SHIPPED / "agman_all_pairs.safetensors").exists(), reason="the model is not trained yet."
 )
 def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = datasets.lab

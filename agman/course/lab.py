@@ -40,7 +40,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "agman": ("agman", PRESETS["lab"]),
     "agman_all_pairs": (
         "agman",
-        dataclasses.replace(PRESETS["lab"], recipe="all_pairs", batch_size=64, epochs=16),
+        dataclasses.replace(PRESETS["lab"], recipe="all_pairs", batch_size=64, epochs=30),
     ),
 }
 
