@@ -22,7 +22,11 @@ _PUBLIC = {
     "load_reference": "agman.checkpoint",
     "train": "agman.training",
 }
-_MODULES = ("course", "datasets", "figures", "losses", "metrics", "models", "ranking", "sampling")
+_MODULES = (
+    *("attention", "attributes", "backbones", "checkpoint", "course", "datasets", "errors"),
+    *("evaluation", "figures", "index", "loading", "losses", "metrics", "models", "provenance"),
+    *("ranking", "sampling", "storage", "training"),
+)
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 

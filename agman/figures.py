@@ -284,9 +284,8 @@ def level_gap(
     """
     figure, ax = plt.subplots(figsize=(7, 4.2))
     for name, values in series.items():
-        control = name in dashed
-        ax.plot(levels, 100 * np.asarray(values), "--" if control else "-",
-                linewidth=1.5 if control else 3, label=name)  # fmt: skip
+        shape = {"linestyle": "--", "linewidth": 1.5} if name in dashed else {"linewidth": 3}
+        ax.plot(levels, 100 * np.asarray(values), label=name, **shape)
     for number, (name, value) in enumerate((constants or {}).items()):
         color = COLORS[(len(series) + number) % len(COLORS)]
         ax.axhline(100 * value, color=color, linestyle=":", marker="", linewidth=2, label=name)
