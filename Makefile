@@ -27,7 +27,7 @@ test: lint book  ## check the code, build the book, run all tests
 lint: $(READY)  ## check code style, types and that notebooks hold no outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy agman tools _ext
+	$(BIN)/mypy agman tools _ext data_scripts
 	$(BIN)/python tools/bootstrap.py
 	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
 

@@ -21,7 +21,7 @@ import torch
 from agman.attributes import AttributeTable, QueryGallery, RetrievalData
 from agman.datasets import pack, read_csv, split_by_image
 from agman.evaluation import evaluate, rank
-from agman.loading import TapStore, cache_taps
+from agman.loading import cache_taps
 from agman.metrics import bootstrap_interval
 from agman.models import RetrievalModel, create_model, list_models
 from agman.provenance import provenance
@@ -36,8 +36,8 @@ RECIPES: dict[str, TrainConfig] = {
 }
 
 
-def with_images(data: RetrievalData, store: TapStore) -> RetrievalData:
-    """The same rows over another store of the same images."""
+def with_images(data: RetrievalData, store: Any) -> RetrievalData:
+    """The same rows over another store, of images or of their taps."""
 
     def swap(table: AttributeTable) -> AttributeTable:
         return dataclasses.replace(table, images=store)
@@ -106,10 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     taps = cache_taps(build("agman", len(data.schema), 0), pack(table.images, SIZE))
     data, taps_seconds = with_images(data, taps), time.perf_counter() - started
-    results = read_json(RESULTS) if RESULTS.exists() else {"data": table.source, "runs": []}
-    results["data"] = "product-photos-224 (3,448 photos), a third held back, split seed 0"
-    results.setdefault("frozen_features", {**frozen_features(data), "provenance": provenance()})
-    results["taps_seconds"] = taps_seconds
+    results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {"runs": []}
+    results["data"] = f"{options.photos.name}: {len(table.images):,} photos, a third held back"
+    results["frozen_features"] = {
+        **frozen_features(data),
+        "taps_seconds": taps_seconds,
+        "provenance": provenance(),
+    }
     done = {(r["model"], r["recipe"], r["seed"]) for r in results["runs"]}
     for seed in options.seeds:
         for recipe in options.recipes:
