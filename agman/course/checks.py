@@ -197,7 +197,8 @@ def _text(thing: Any) -> str:
     if isinstance(thing, np.ndarray):
         if thing.size > 12:
             return f"an array of shape {thing.shape}"
-        return str(np.round(thing, 4).tolist())
+        rounded = thing.round(4) if thing.dtype.kind == "f" else thing
+        return str(rounded.tolist())
     return str(thing)
 
 
@@ -217,11 +218,17 @@ def _ap(ranked: Tensor) -> float:
     return float((_precision(ranked) * ranked).sum() / ranked.sum())
 
 
-def _ap_with_ranks_from_zero(scores: Tensor, relevant: Tensor, lowest: int = 0) -> float:
+def _ap_from_rank_zero(scores: Tensor, relevant: Tensor, lowest: int = 0) -> float:
     """Ranks 0, 1, 2, ..., which divide by zero; `lowest=1` is how one then gets rid of that."""
     ranked = _ranked(scores, relevant)
     ranks = torch.arange(len(ranked)).clamp(min=lowest)
-    return float((ranked.cumsum(0) / ranks * ranked).sum() / ranked.sum())
+    return float((ranked.cumsum(0) / ranks)[ranked > 0].mean())
+
+
+def _ap_from_rank_zero_by_product(scores: Tensor, relevant: Tensor) -> float:
+    """The same with a product in place of a selection, which makes NaN of an irrelevant first."""
+    ranked = _ranked(scores, relevant)
+    return float((ranked.cumsum(0) / torch.arange(len(ranked)) * ranked).sum() / ranked.sum())
 
 
 def _trapezoids(scores: Tensor, relevant: Tensor) -> float:
@@ -256,10 +263,11 @@ _AVERAGE_PRECISION = _Exercise(
             "you did not rank by the scores: the items were taken in the order of the file.",
             lambda s, r: _ap(r.double()),
         ),
-        ("you counted ranks from 0; the first rank is 1.", _ap_with_ranks_from_zero),
+        ("you counted ranks from 0; the first rank is 1.", _ap_from_rank_zero),
+        ("you counted ranks from 0; the first rank is 1.", _ap_from_rank_zero_by_product),
         (
             "you counted ranks from 0; the first rank is 1.",
-            lambda s, r: _ap_with_ranks_from_zero(s, r, lowest=1),
+            lambda s, r: _ap_from_rank_zero(s, r, lowest=1),
         ),
         (
             "you added the precisions up and did not divide by the number of relevant items.",
