@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ def show(thing: Any) -> Code:
     """The source of a class or function as it is in the package, so page and package agree."""
     from IPython.display import Code
 
-    return Code(inspect.getsource(thing).rstrip(), language="python")
+    return Code(textwrap.dedent(inspect.getsource(thing)).rstrip(), language="python")
 
 
 def quiz(question: str, answers: Mapping[str, tuple[bool, str]]) -> HTML:

@@ -19,6 +19,9 @@
   };
   document.addEventListener("DOMContentLoaded", () => {
     repairButtons();
+    // The theme's own script may come later and write titles again.
+    const titles = { attributes: true, attributeFilter: ["title", "aria-label"], subtree: true };
+    new MutationObserver(repairButtons).observe(document.body, titles);
     if (!document.querySelector('script[type^="application/vnd.jupyter.widget"]')) return;
     new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
     nameSliders();
