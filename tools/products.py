@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "taps_seconds": taps_seconds,
         "provenance": provenance(),
     }
+    write_json(RESULTS, results)
     done = {(r["model"], r["recipe"], r["seed"]) for r in results["runs"]}
     for seed in options.seeds:
         for recipe in options.recipes:
