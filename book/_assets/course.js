@@ -5,9 +5,10 @@
     for (const button of document.querySelectorAll(".search-button-field")) {
       button.removeAttribute("aria-label"); // it shows "Search" and the keys
     }
-    for (const icon of document.querySelectorAll("button > i")) {
-      icon.setAttribute("aria-hidden", "true");
+    for (const icon of document.querySelectorAll("button > i, button > svg")) {
+      if (icon.getAttribute("aria-hidden") !== "true") icon.setAttribute("aria-hidden", "true");
       icon.removeAttribute("title");
+      icon.querySelector("title")?.remove(); // what Font Awesome makes of a title attribute
     }
   };
   // Sliders of ipywidgets have no name: give them their label's text.
@@ -19,9 +20,8 @@
   };
   document.addEventListener("DOMContentLoaded", () => {
     repairButtons();
-    // The theme's own script may come later and write titles again.
-    const titles = { attributes: true, attributeFilter: ["title", "aria-label"], subtree: true };
-    new MutationObserver(repairButtons).observe(document.body, titles);
+    // Font Awesome turns icons into drawings sooner or later than this, as the machine is busy.
+    new MutationObserver(repairButtons).observe(document.body, { childList: true, subtree: true });
     if (!document.querySelector('script[type^="application/vnd.jupyter.widget"]')) return;
     new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });
     nameSliders();
