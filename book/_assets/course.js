@@ -5,7 +5,8 @@
     for (const button of document.querySelectorAll(".search-button-field")) {
       button.removeAttribute("aria-label"); // it shows "Search" and the keys
     }
-    for (const icon of document.querySelectorAll("button > i, button > svg")) {
+    const named = "button[aria-label], .search-button-field";
+    for (const icon of document.querySelectorAll(`:is(${named}) > :is(i, svg)`)) {
       if (icon.getAttribute("aria-hidden") !== "true") icon.setAttribute("aria-hidden", "true");
       icon.removeAttribute("title");
       icon.querySelector("title")?.remove(); // what Font Awesome makes of a title attribute
