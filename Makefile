@@ -11,7 +11,7 @@ READY := .venv/.ready
 NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
 PACKAGE := $(shell find agman -name '*.py' -o -name '*.safetensors')
 
-.PHONY: help book test serve lab bench lint vendor publish clean
+.PHONY: help book test serve lab lint vendor publish clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -36,9 +36,6 @@ serve:  ## serve the built book on this machine
 
 lab: $(READY)  ## train the shipped lab models again
 	$(BIN)/python -m agman.course.lab
-
-bench: $(READY)  ## measure speed and memory
-	$(BIN)/python -m pytest -m benchmark -s tests
 
 vendor:  ## renew the scripts of others that the book serves (needs npm)
 	$(PYTHON) tools/vendor.py
