@@ -33,16 +33,22 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package is imported from; "+" marks changed files.
+    """The commit of the checkout this package is imported from; "+" says its code was changed.
 
     None for an installed package without a checkout.
     """
-    folder = Path(__file__).parent
-    described = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:
-        done = subprocess.run(described, capture_output=True, text=True, timeout=10, check=True)
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", ":/tools")
     except (OSError, subprocess.SubprocessError):
         return None
+    return head + ("+" if changed else "")
+
+
+def _git(*words: str) -> str:
+    """What git says of the checkout around this package."""
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 

@@ -71,6 +71,7 @@ def frozen_features(data: RetrievalData) -> dict[str, Any]:
 
 def run(name: str, recipe: str, seed: int, data: RetrievalData) -> dict[str, Any]:
     """Train one model and evaluate it on the photos held back."""
+    about = provenance()  # of the code that starts now, whatever is committed meanwhile
     model = build(name, len(data.schema), seed)
     config = dataclasses.replace(RECIPES[recipe], seed=seed)
     started = time.perf_counter()
@@ -88,7 +89,7 @@ def run(name: str, recipe: str, seed: int, data: RetrievalData) -> dict[str, Any
         "best_epoch": max(history, key=lambda row: row["map_micro"])["epoch"],
         "model_config": dataclasses.asdict(model.config),
         "train_config": dataclasses.asdict(config),
-        "provenance": provenance(),
+        "provenance": about,
     }
 
 
