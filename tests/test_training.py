@@ -293,3 +293,24 @@ def test_a_damaged_state_is_refused_with_a_remedy(tmp_path):
         train(model(), tiny.data(), QUICK, run=tmp_path, progress=False)
     with pytest.raises(InputError):
         RunFolder(tmp_path, model("csn"), QUICK)
+
+
+def changed_by(**settings):
+    """How far training with other settings ends from training with `QUICK`."""
+    one, other = model(), model()
+    train(one, tiny.data(), QUICK, progress=False)
+    train(other, tiny.data(), dataclasses.replace(QUICK, **settings), progress=False)
+    return float((weights(one) - weights(other)).abs().max())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"flip": False}, {"clip": 1e-3}, {"schedule": "constant"}, {"amp": "bf16"}, {"margin": 0.5}],
+    ids=str,
+)
+def test_every_setting_reaches_the_weights(settings):
+    assert changed_by(**settings) > 1e-5
+
+
+def test_the_same_settings_end_at_the_same_bits():
+    assert changed_by() == 0
