@@ -6,7 +6,9 @@ once as the last expression of a cell; caption and alt text are the cell's metad
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,10 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from agman.errors import InputError
+from agman.metrics import t_interval
+
 # Okabe and Ito's palette, which people with any common colour blindness can tell apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 RIGHT, WRONG, QUERY = "#009E73", "#D55E00", "#000000"
+PHONE = 4.5  # inches; shown 360 pixels wide, type of 9 points stays readable
 
 
 def style() -> None:
@@ -294,6 +300,216 @@ def level_gap(
     ax.set_ylabel("way from chance to perfect (%)")
     ax.legend(fontsize=9)
     return closed(figure)
+
+
+def intervals(
+    methods: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    reference: tuple[str, float] | None = None,
+    published: Mapping[str, float] | None = None,
+    confidence: float = 0.95,
+    digits: int = 1,
+) -> Figure:
+    """One row per method: the mean over seeds and its interval, with each seed as a small dot.
+
+    At the right stand the mean and half the width of its interval.
+
+    Args:
+        methods: name to one number per seed; a single seed has no interval.
+        xlabel: what the numbers are, with their unit.
+        reference: label and number of a dashed line, such as chance.
+        published: name to the number of a paper, a hollow diamond; what has no seeds has a row
+            of its own, after the others.
+        confidence: of the intervals, see `agman.metrics.t_interval`.
+        digits: decimals of the numbers at the right.
+    """
+    papers = published or {}
+    names = list(dict.fromkeys((*methods, *papers)))
+    several = {name: t_interval(v, confidence) for name, v in methods.items() if len(v) > 1}
+    figure, (ax,) = _named_rows(names)
+    for y, name in enumerate(names):
+        seeds = methods.get(name, ())
+        if name in several:
+            mean, low, high = several[name]
+            ax.plot([low, high], [y, y], color=COLORS[5], **_BAR)
+            ax.plot(mean, y, color=COLORS[0], **_MEAN)
+            _number(ax, y, f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}")
+        elif len(seeds):
+            _number(ax, y, f"{seeds[0]:.{digits}f}")
+        ax.plot(seeds, np.full(len(seeds), y + 0.3 * (len(seeds) > 1)), **_SEED)
+        if name in papers:
+            ax.plot(papers[name], y - 0.3 * (len(seeds) > 0), **_PAPER)
+    if several:
+        ax.plot([], [], color=COLORS[0], label="mean of the seeds", **_MEAN)
+        ax.plot([], [], color=COLORS[5], label=f"its {100 * confidence:g} % interval", **_BAR)
+    if methods:
+        ax.plot([], [], label="one seed", **_SEED)
+    if papers:
+        ax.plot([], [], label="published", **_PAPER)
+    if reference is not None:
+        ax.axvline(reference[1], label=reference[0], linestyle="--", **_RULE)
+    ax.set_xlabel(xlabel, fontsize=10)
+    _legend_below(figure, ax)
+    return closed(figure)
+
+
+def differences(
+    rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, digits: int = 1
+) -> Figure:
+    """One row per difference: the difference and its interval about a line at zero.
+
+    A triangle points up or down where the whole interval lies above or below zero; a circle is
+    open where zero is in the interval. At the right stand the difference and half the width of
+    its interval.
+
+    Args:
+        rows: name to difference, low and high, as `agman.metrics.paired_difference` gives them.
+        xlabel: what the numbers are, with their unit.
+        digits: decimals of the numbers at the right.
+    """
+    figure, (ax,) = _named_rows(list(rows))
+    looks = {}
+    for y, (difference, low, high) in enumerate(rows.values()):
+        label, look = _verdict(low, high)
+        looks[label] = look
+        ax.plot([low, high], [y, y], color=look["color"], alpha=0.45, **_BAR)
+        ax.plot(difference, y, **look)
+        number = f"{difference:+.{digits}f} ± {(high - low) / 2:.{digits}f}"
+        _number(ax, y, number.replace("-", "−"))
+    for label, look in looks.items():
+        ax.plot([], [], label=label, **look)
+    ax.axvline(0, **_RULE)
+    ax.margins(x=0.08)
+    ax.set_xlabel(xlabel, fontsize=10)
+    _legend_below(figure, ax)
+    return closed(figure)
+
+
+def quality_over_time(
+    curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], *, ylabel: str
+) -> Figure:
+    """Quality against time: the mean over seeds, in a band from the worst seed to the best.
+
+    Both are drawn over the times that all seeds have in common; between two measurements of a
+    run lies a straight line.
+
+    Args:
+        curves: name to one run per seed: rising seconds, and the quality measured at each.
+        ylabel: what was measured, with its unit.
+
+    Raises:
+        InputError: for seconds that do not rise, or runs without a common time.
+    """
+    joined = {name: _common_times(name, runs) for name, runs in curves.items()}
+    longest = max(times[-1] for times, _ in joined.values())
+    figure, ax = plt.subplots(figsize=(PHONE, 3.8), layout="constrained")
+    seconds, unit = next(u for u in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+                         if longest >= 3 * u[0] or u[0] == 1)  # fmt: skip
+    for number, (name, (times, quality)) in enumerate(joined.items()):
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        times = times / seconds
+        low, mean, high = quality.min(axis=0), quality.mean(axis=0), quality.max(axis=0)
+        ax.fill_between(times, low, high, color=color, alpha=0.25, linewidth=0)
+        ax.plot(times, mean, color=color, linewidth=2, marker=marker, markersize=5.5,
+                markevery=max(1, len(times) // 8), label=name)  # fmt: skip
+    ax.set_xlabel(f"training time ({unit})", fontsize=10)
+    ax.set_ylabel(ylabel, fontsize=10)
+    ax.set_xlim(left=0)
+    ax.tick_params(labelsize=10)
+    ax.grid(alpha=0.25)
+    _legend_below(figure, ax)
+    return closed(figure)
+
+
+def shares(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """One row per attribute: shares in percent, a marker for each kind, one panel per measure.
+
+    Args:
+        panels: what is measured, to kind to attribute to a share in 0..1. The first kind is the
+            one that is judged: it is drawn filled, and the others hollow.
+    """
+    attributes = list(next(iter(next(iter(panels.values())).values())))
+    figure, axes = _named_rows([readable(name) for name in attributes], panels=len(panels))
+    for ax, (title, kinds) in zip(axes, panels.items(), strict=True):
+        for number, (kind, values) in enumerate(kinds.items()):
+            look = {**_MEAN, "color": COLORS[number], "marker": MARKERS[number]}
+            if number:
+                look |= {"markerfacecolor": "white", "markersize": 6.5, "zorder": 3}
+            percent = [100 * values[name] for name in attributes]
+            ax.plot(percent, range(len(attributes)), label=kind, **look)
+        ax.set_xlabel(title, fontsize=10)
+        ax.set_xlim(left=0)
+        ax.locator_params(axis="x", nbins=4)
+    _legend_below(figure, axes[0])
+    return closed(figure)
+
+
+# How the parts of a row are drawn, alike in every figure of rows.
+_BAR: dict[str, Any] = {"linewidth": 9, "marker": "", "solid_capstyle": "butt", "zorder": 2}
+_MEAN: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7, "zorder": 4}
+_SEED: dict[str, Any] = {**_MEAN, "markersize": 3.5, "color": "#707070"}
+_PAPER: dict[str, Any] = {**_MEAN, "marker": "D", "color": COLORS[3], "markerfacecolor": "white"}
+_RULE: dict[str, Any] = {"color": "black", "linewidth": 1.2, "marker": "", "zorder": 1}
+
+
+def _verdict(low: float, high: float) -> tuple[str, dict[str, Any]]:
+    """What an interval says about zero: label and marker."""
+    if low > 0:
+        return "above zero", {**_MEAN, "color": RIGHT, "marker": "^"}
+    if high < 0:
+        return "below zero", {**_MEAN, "color": WRONG, "marker": "v"}
+    return "zero is possible", {**_MEAN, "color": "#606060", "markerfacecolor": "white"}
+
+
+def _common_times(
+    name: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every measured time that lies in all runs, (T,), and the quality of each run then."""
+    if not runs:
+        raise InputError(f"{name!r} has no run to draw; leave it out.")
+    for seconds, quality in runs:
+        if not 0 < len(seconds) == len(quality) or not (np.diff(seconds) > 0).all():
+            raise InputError(
+                f"A run of {name!r} needs seconds that rise and one quality for each of them."
+            )
+    measured = np.unique(np.concatenate([seconds for seconds, _ in runs]))
+    start, end = max(s[0] for s, _ in runs), min(s[-1] for s, _ in runs)
+    times = measured[(measured >= start) & (measured <= end)]
+    if not len(times):
+        raise InputError(f"The runs of {name!r} have no time in common; draw them one by one.")
+    return times, np.stack([np.interp(times, seconds, quality) for seconds, quality in runs])
+
+
+def _named_rows(names: Sequence[str], panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Panels side by side with a row for each name, the first at the top."""
+    figure, grid = plt.subplots(
+        1,
+        panels,
+        figsize=(PHONE, 0.42 * len(names) + 1.5),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    labels = [textwrap.fill(name, 20, break_on_hyphens=False) for name in names]
+    grid[0, 0].set_yticks(range(len(names)), labels, fontsize=10)
+    grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    for ax in grid[0]:
+        ax.grid(axis="x", alpha=0.25)
+        ax.tick_params(axis="x", labelsize=10)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+    return figure, list(grid[0])
+
+
+def _number(ax: Axes, y: float, text: str) -> None:
+    """Text to the right of a row."""
+    ax.text(1.03, y, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=9.5)
+
+
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
 
 
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:

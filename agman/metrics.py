@@ -1,4 +1,4 @@
-"""Retrieval metrics: average precision and its means, top-k metrics, triplet accuracy, intervals.
+"""Metrics: average precision and its means, top-k, triplet accuracy, intervals, attention maps.
 
 Average precision here is tie-aware: the mean, over the relevant items i, of
 (relevant items scoring at least s_i) / (items scoring at least s_i).
@@ -13,8 +13,9 @@ every mean, and an `InputError` is raised only if no query is left.
 Counts are int64 and averages float64.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,6 +36,8 @@ from agman.ranking import (
     score_blocks,
     sorted_rows,
 )
+
+Numbers = torch.Tensor | np.ndarray | Sequence[float]
 
 
 def average_precision(scores: torch.Tensor, relevant: torch.Tensor, ties: str = "fair") -> float:
@@ -340,45 +343,192 @@ def macro_mean(ap: torch.Tensor, attributes: torch.Tensor) -> float:
 
 
 def bootstrap_interval(
-    values: torch.Tensor, level: float = 0.95, n: int = 2000, seed: int = 0
+    values: Numbers, confidence: float = 0.95, n: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean.
+    """Percentile bootstrap interval of the mean, for many values such as one AP for each query.
 
     Draws as many values with replacement as there are, n times, and returns the two quantiles of
-    the means that leave out (1 - level) / 2 on each side.
+    the means that leave out (1 - confidence) / 2 on each side.
 
     Args:
         values: (V,) numbers, for example average precisions; NaN are left out.
-        level: between 0 and 1.
+        confidence: between 0 and 1.
         n: number of draws.
         seed: the same seed gives the same interval.
 
     Raises:
-        InputError: for no value, an infinite value, or a level outside (0, 1).
+        InputError: for no value, an infinite value, or a confidence outside (0, 1).
     """
-    known = _known_values(values, level, at_least=1)
+    averages = _checked_averages(values)
+    known = _interval_values(averages[~averages.isnan()], confidence, at_least=1)
     generator = np.random.default_rng(seed)
     means = [
         known[generator.integers(len(known), size=len(known))].mean()
         for _ in range(positive(n, "n"))
     ]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def t_interval(values: torch.Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean, for a few values such as one MAP for each seed.
+def t_interval(values: Numbers, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean and Student's t interval of it, for a few values such as one MAP for each seed.
 
     Args:
-        values: (V,) numbers, at least two; NaN are left out.
-        level: between 0 and 1.
+        values: (V,) numbers, at least two.
+        confidence: between 0 and 1.
+
+    Returns:
+        The mean and the two ends of the interval: mean, low, high.
 
     Raises:
-        InputError: for fewer than two values, an infinite value, or a level outside (0, 1).
+        InputError: for fewer than two values, NaN or infinity (a run that failed is not a run to
+            leave out), or a confidence outside (0, 1).
+
+    >>> [round(number, 2) for number in t_interval([60.0, 61.0, 62.0])]
+    [61.0, 58.52, 63.48]
     """
-    known = _known_values(values, level, at_least=2)
-    half = _t_quantile(level, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
-    return float(known.mean() - half), float(known.mean() + half)
+    array = _interval_values(_checked_averages(values), confidence, at_least=2)
+    mean = float(array.mean())
+    half = _t_quantile(confidence, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return mean, float(mean - half), float(mean + half)
+
+
+def paired_difference(
+    a: Numbers, b: Numbers, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean of a - b and its t interval, where a[i] and b[i] share all but what is compared.
+
+    Two methods trained from the same seeds share what the seed decides, so the interval of their
+    differences is often much narrower than the two intervals let one think.
+
+    Args:
+        a: (V,) numbers, at least two.
+        b: (V,) numbers, in the same order.
+        confidence: between 0 and 1.
+
+    Returns:
+        The mean difference and the two ends of its interval: mean, low, high.
+
+    Raises:
+        InputError: for different lengths, and as `t_interval`.
+
+    >>> paired_difference([61.0, 64.0], [60.0, 63.0])
+    (1.0, 1.0, 1.0)
+    """
+    left, right = _checked_averages(a), _checked_averages(b)
+    if len(left) != len(right):
+        raise InputError(
+            f"paired values come in pairs, but there are {len(left)} and {len(right)}; give one "
+            "of each for every seed, in the same order"
+        )
+    return t_interval(left - right, confidence)
+
+
+def attention_mass(maps: torch.Tensor, regions: torch.Tensor, size: float) -> torch.Tensor:
+    """Share of each attention map that lies inside its region: does the network look there?
+
+    A map spreads evenly over the square image, so that each of its cells is a rectangle; of a
+    cell that is only partly inside the region, the part of its area inside counts. A uniform map
+    therefore gets the region's share of the image, which is what looking nowhere is worth.
+
+    Args:
+        maps: (R, h, w) numbers of at least zero, of any scale.
+        regions: (R, 4) x0, y0, x1, y1 in pixels, where the region starts and where it ends; -1
+            four times where nothing can be seen.
+        size: side of the image in the pixels that regions are given in.
+
+    Returns:
+        (R,) float64 in 0..1 on the CPU, NaN without a region.
+
+    Raises:
+        InputError: for shapes that do not fit, a map that is negative, not finite or zero all
+            over, or a region without area in the image.
+
+    >>> uniform = torch.ones(1, 7, 7)
+    >>> round(float(attention_mass(uniform, torch.tensor([[0, 0, 50, 25]]), 100)), 6)
+    0.125
+    """
+    maps, regions = _checked_maps(maps), _checked_regions(regions, size)
+    _check_pairs(maps, regions)
+    rows = _overlap(regions[:, 1::2], maps.shape[1], size)
+    columns = _overlap(regions[:, ::2], maps.shape[2], size)
+    inside = maps * (rows[:, :, None] * columns[:, None, :])
+    mass = inside.sum(dim=(1, 2)) / maps.sum(dim=(1, 2))
+    return mass.masked_fill(_hidden(regions), torch.nan)
+
+
+def pointing_hit(maps: torch.Tensor, regions: torch.Tensor, size: float) -> torch.Tensor:
+    """Whether the centre of each map's brightest cell lies in its region ("pointing game").
+
+    Of several equally bright cells each counts alike: the result is the share of them that hit.
+    A region holds the points x0 <= x < x1 and y0 <= y < y1.
+
+    Source: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016, without
+    its tolerance of 15 pixels. Arguments and errors are those of `attention_mass`.
+
+    Returns:
+        (R,) float64 in 0..1 on the CPU, NaN without a region.
+
+    >>> maps = torch.tensor([[[1.0, 3.0], [3.0, 0.0]]])
+    >>> pointing_hit(maps, torch.tensor([[50, 0, 100, 50]]), 100).tolist()
+    [0.5]
+    """
+    maps, regions = _checked_maps(maps), _checked_regions(regions, size)
+    _check_pairs(maps, regions)
+    y, x = ((torch.arange(n).double() + 0.5) * size / n for n in maps.shape[1:])
+    x0, y0, x1, y1 = regions.T[..., None]  # each (R, 1)
+    inside = ((y0 <= y) & (y < y1))[:, :, None] & ((x0 <= x) & (x < x1))[:, None, :]
+    brightest = maps == maps.amax(dim=(1, 2), keepdim=True)
+    hits = (brightest & inside).sum(dim=(1, 2)) / brightest.sum(dim=(1, 2)).double()
+    return hits.masked_fill(_hidden(regions), torch.nan)
+
+
+def central_map(shape: tuple[int, int], spread: float = 0.25) -> torch.Tensor:
+    """A Gaussian in the middle of the image: where a network looks that only knows photographs.
+
+    Args:
+        shape: height and width of the map in cells.
+        spread: standard deviation, as a share of the image's side.
+
+    Returns:
+        (h, w) float64 with sum 1, the density at the centre of each cell.
+
+    Raises:
+        InputError: for a shape that is not positive, or a spread that is not.
+    """
+    if not 0 < spread < math.inf:
+        raise InputError(f"spread must be a positive number, not {spread!r}; 0.25 is usual")
+    rows, columns = (
+        # Whole numbers keep both sides exactly alike, so that the middle of an even map is a tie.
+        (-0.5 * ((2 * torch.arange(n) + 1 - n).double() / (2 * n) / spread) ** 2).exp()
+        for n in (positive(shape[0], "height"), positive(shape[1], "width"))
+    )
+    density = rows[:, None] * columns
+    return density / density.sum()
+
+
+def average_place(regions: torch.Tensor, shape: tuple[int, int], size: float) -> torch.Tensor:
+    """The mean of many regions: where to look for an attribute without seeing the photograph.
+
+    Args:
+        regions: (R, 4) as in `attention_mass`, of one attribute, to be taken from training rows;
+            those without a region are left out.
+        shape: height and width of the map in cells.
+        size: side of the image in the pixels that regions are given in.
+
+    Returns:
+        (h, w) float64 with sum 1; each cell by the mean share of it that regions cover.
+
+    Raises:
+        InputError: if there is no region, or as `attention_mass`.
+    """
+    regions = _checked_regions(regions, size)
+    seen = regions[~_hidden(regions)]
+    if len(seen) == 0:
+        raise InputError("there is no region to average; give rows that show the attribute")
+    height, width = positive(shape[0], "height"), positive(shape[1], "width")
+    covered = _overlap(seen[:, 1::2], height, size).T @ _overlap(seen[:, ::2], width, size)
+    return covered / covered.sum()
 
 
 _GROUP = 16  # queries; enough to share the work among threads
@@ -501,12 +651,13 @@ def _precision_at_r(scores: torch.Tensor, relevant: torch.Tensor) -> torch.Tenso
     return (precision.sum(dim=1) / n_relevant[:, 0]).cpu()
 
 
-def _t_quantile(level: float, degrees: int) -> float:
+@functools.cache  # one number of seeds makes a whole table
+def _t_quantile(confidence: float, degrees: int) -> float:
     """The t for which a Student variable lies in (-t, t) with this probability, by bisection."""
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         angle = (low + high) / 2
-        if _t_probability(angle, degrees) < level:
+        if _t_probability(angle, degrees) < confidence:
             low = angle
         else:
             high = angle
@@ -528,6 +679,18 @@ def _t_probability(angle: float, degrees: int) -> float:
     if degrees == 1:
         return 2 / math.pi * angle
     return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * series)
+
+
+def _overlap(spans: torch.Tensor, n: int, size: float) -> torch.Tensor:
+    """Share of each of n cells that lies between the start and the end of a span: (R, n)."""
+    edges = torch.arange(n + 1, dtype=torch.float64) * size / n
+    low, high = torch.maximum(spans[:, :1], edges[:-1]), torch.minimum(spans[:, 1:], edges[1:])
+    return (high - low).clamp(min=0) / (edges[1:] - edges[:-1])
+
+
+def _hidden(regions: torch.Tensor) -> torch.Tensor:
+    """(R,) True where there is no region."""
+    return (regions == -1).all(dim=1)
 
 
 def _check_ties(ties: str) -> None:
@@ -565,7 +728,54 @@ def _checked_relevance(relevant: torch.Tensor, length: int) -> torch.Tensor:
     return relevant
 
 
-def _checked_averages(ap: torch.Tensor) -> torch.Tensor:
+def _checked_maps(maps: torch.Tensor) -> torch.Tensor:
+    """Attention maps as float64 on the CPU, each with something to look at."""
+    maps = as_tensor(maps, "maps")
+    if maps.ndim != 3 or 0 in maps.shape[1:] or maps.is_complex():
+        raise InputError(
+            f"maps must be numbers of shape (rows, height, width), not {maps.dtype} of shape "
+            f"{tuple(maps.shape)}"
+        )
+    maps = maps.double().cpu()
+    bad = ~((maps >= 0) & (maps < torch.inf)).all(dim=(1, 2)) | ~(maps > 0).any(dim=(1, 2))
+    if bad.any():
+        raise InputError(
+            f"{int(bad.sum())} of {len(maps)} maps hold a negative number, NaN or infinity, or "
+            f"zeros only, first row {int(bad.nonzero()[0])}; give maps as a softmax makes them"
+        )
+    return maps
+
+
+def _checked_regions(regions: torch.Tensor, size: float) -> torch.Tensor:
+    """Regions as float64 on the CPU, each with some area in the image or -1 four times."""
+    if not 0 < size < math.inf:
+        raise InputError(f"size must be the positive side of the image in pixels, not {size!r}")
+    regions = as_tensor(regions, "regions")
+    if regions.ndim != 2 or regions.shape[1] != 4 or regions.is_complex():
+        raise InputError(
+            f"regions must be numbers of shape (rows, 4), not {regions.dtype} of shape "
+            f"{tuple(regions.shape)}"
+        )
+    regions = regions.double().cpu()
+    x0, y0, x1, y1 = regions.clamp(0, size).T
+    bad = (~((x0 < x1) & (y0 < y1)) & ~_hidden(regions)).nonzero().flatten().tolist()
+    if bad:
+        raise InputError(
+            f"{len(bad)} of {len(regions)} regions have no area in an image of {size} pixels, "
+            f"first row {bad[0]} with {regions[bad[0]].tolist()}; write x0, y0, x1, y1, or -1 "
+            "four times where nothing can be seen"
+        )
+    return regions
+
+
+def _check_pairs(maps: torch.Tensor, regions: torch.Tensor) -> None:
+    if len(maps) != len(regions):
+        raise InputError(
+            f"each map has one region, but there are {len(maps)} maps and {len(regions)} regions"
+        )
+
+
+def _checked_averages(ap: Numbers) -> torch.Tensor:
     ap = as_tensor(ap, "average precisions")
     if ap.ndim != 1 or ap.is_complex():
         raise InputError(
@@ -575,14 +785,16 @@ def _checked_averages(ap: torch.Tensor) -> torch.Tensor:
     return ap.double().cpu()
 
 
-def _known_values(values: torch.Tensor, level: float, at_least: int) -> np.ndarray:
-    """The values that are not NaN, as float64, for an interval of their mean."""
-    array = _checked_averages(values).numpy()
-    known = array[~np.isnan(array)]
-    if len(known) < at_least:
-        raise InputError(f"an interval needs at least {at_least} values, there are {len(known)}")
-    if np.isinf(known).any():
-        raise InputError("an interval needs finite values; one of them is infinite")
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, not {level!r}; 0.95 is usual")
-    return known
+def _interval_values(values: torch.Tensor, confidence: float, at_least: int) -> np.ndarray:
+    """Checked float64 values for an interval of their mean."""
+    if len(values) < at_least:
+        raise InputError(f"an interval needs at least {at_least} values, there are {len(values)}")
+    bad = values[~values.isfinite()]
+    if len(bad):
+        raise InputError(
+            f"an interval needs finite values, but one of the {len(values)} is {float(bad[0])}; "
+            "mend or repeat what it comes from"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, not {confidence!r}; 0.95 is usual")
+    return values.numpy()

@@ -9,7 +9,7 @@ So every product has one fixed shape, `QUERY_TILE` x `GALLERY_TILE`, padded with
 Equal embeddings then have equal scores wherever they stand, and a tie is a tie.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -264,7 +264,7 @@ def checked_integers(values: torch.Tensor, name: str, length: int) -> torch.Tens
     return values.to(torch.int64)
 
 
-def as_tensor(values: torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
+def as_tensor(values: torch.Tensor | np.ndarray | Sequence[float], name: str) -> torch.Tensor:
     """A tensor without gradient from a tensor, an array or nested lists of numbers."""
     if isinstance(values, torch.Tensor):
         return values.detach()

@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 from agman import metrics
 from agman.errors import InputError
 from agman.metrics import (
+    attention_mass,
     attribute_means,
+    average_place,
     average_precision,
     average_precisions,
     bootstrap_interval,
+    central_map,
     expected_random_ap,
     hit_rate_at_k,
     macro_mean,
     map_at_r,
     mean_average_precision,
     micro_mean,
+    paired_difference,
+    pointing_hit,
     precision_at_k,
     recall_at_k,
     t_interval,
@@ -558,22 +563,64 @@ def test_means_of_nothing_are_refused():
 # --- intervals ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
-@pytest.mark.parametrize("n_values", [2, 3, 4, 5, 6, 11, 30, 3601])
-def test_t_interval_is_scipys(n_values, level):
+@pytest.mark.parametrize("confidence", [0.05, 0.5, 0.95, 0.99, 0.9999])
+def test_t_quantile_is_scipys(confidence):
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (*range(1, 201), 3600):
+        expected = stats.t.ppf((1 + confidence) / 2, degrees)
+        assert metrics._t_quantile(confidence, degrees) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_values", [2, 3, 5, 30])
+def test_t_interval_is_scipys(n_values):
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(n_values).normal(3, 2, n_values)
-    expected = stats.t.interval(level, n_values - 1, loc=values.mean(), scale=stats.sem(values))
-    assert t_interval(values, level) == pytest.approx(expected, rel=1e-9)
-    with_gaps = np.insert(values, 1, math.nan)
-    assert t_interval(with_gaps, level) == t_interval(values, level)
+    expected = stats.t.interval(0.9, n_values - 1, loc=values.mean(), scale=stats.sem(values))
+    mean, low, high = t_interval(values, 0.9)
+    assert mean == pytest.approx(values.mean(), rel=1e-15)
+    assert (low, high) == pytest.approx(expected, rel=1e-9)
 
 
 def test_t_interval_of_three_seeds():
-    low, high = t_interval(torch.tensor([60.0, 61.0, 62.0], dtype=torch.float64))
-    assert (low + high) / 2 == pytest.approx(61)
+    mean, low, high = t_interval(torch.tensor([60.0, 61.0, 62.0], dtype=torch.float64))
+    assert mean == (low + high) / 2 == 61
     assert (high - low) / 2 == pytest.approx(4.302652729911275 / math.sqrt(3))  # t table, 2 degrees
-    assert t_interval([5.0, 5.0]) == (5.0, 5.0)
+    assert t_interval([5.0, 5.0]) == (5.0, 5.0, 5.0)
+
+
+@pytest.mark.parametrize("n_values", [2, 3, 5])
+def test_t_interval_covers_as_often_as_it_says(n_values):
+    """Of 5,000 intervals the share that holds the mean is 0.95 give or take 4 standard errors."""
+    trials = 5000
+    values = np.random.default_rng(n_values).normal(10, 3, (trials, n_values))
+    low, high = np.array([t_interval(row)[1:] for row in values]).T
+    covered = ((low <= 10) & (high >= 10)).mean()
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / trials))
+
+
+seeds = st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=8)
+
+
+@settings(max_examples=60)
+@given(seeds, st.floats(-50, 50))
+def test_paired_difference_is_the_interval_of_the_differences(pairs, effect):
+    a, b = np.array(pairs).T
+    assert paired_difference(a, b) == t_interval(a - b)
+    mean, low, high = paired_difference(b, a)
+    assert (-mean, -high, -low) == pytest.approx(paired_difference(a, b), abs=1e-12)
+    shifted = paired_difference(a + effect, a)  # what all pairs share falls out
+    assert shifted == pytest.approx((effect,) * 3, abs=1e-9)
+    wide, narrow = paired_difference(a, b, 0.99), paired_difference(a, b, 0.5)
+    assert wide[1] <= narrow[1] <= mean * -1 <= narrow[2] <= wide[2]
+
+
+def test_bad_pairs_are_refused():
+    with pytest.raises(InputError, match=r"there are 2 and 3; give one of each for every seed"):
+        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(InputError, match="needs at least 2 values, there are 1"):
+        paired_difference([1.0], [2.0])
+    with pytest.raises(InputError, match="one of the 2 is nan"):
+        paired_difference([1.0, 2.0], [1.0, math.nan])
 
 
 def test_bootstrap_interval_is_repeatable_and_covers():
@@ -584,7 +631,7 @@ def test_bootstrap_interval_is_repeatable_and_covers():
     standard_error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.3 * standard_error)
     assert high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.3 * standard_error)
-    narrow = bootstrap_interval(values, level=0.5)
+    narrow = bootstrap_interval(values, confidence=0.5)
     assert low < narrow[0] < values.mean() < narrow[1] < high
     assert bootstrap_interval(np.insert(values, 0, math.nan)) == (low, high)
     assert bootstrap_interval([0.25]) == (0.25, 0.25)
@@ -600,16 +647,225 @@ def test_bootstrap_interval_is_a_quantile_of_means():
 @pytest.mark.parametrize("interval", [bootstrap_interval, t_interval])
 def test_bad_intervals_are_refused(interval):
     with pytest.raises(InputError, match=r"needs at least [12] values, there are 0"):
-        interval([math.nan])
-    with pytest.raises(InputError, match="needs finite values"):
+        interval([])
+    with pytest.raises(InputError, match="needs finite values, but one of the 2 is inf; mend"):
         interval([1.0, math.inf])
-    for level in (0, 1, -0.5, 95, math.nan):
-        with pytest.raises(InputError, match="level must lie between 0 and 1"):
-            interval([1.0, 2.0], level)
+    with pytest.raises(InputError, match="must be a vector of numbers"):
+        interval([[1.0, 2.0]])
+    for confidence in (0, 1, -0.5, 95, math.nan):
+        with pytest.raises(InputError, match="confidence must lie between 0 and 1"):
+            interval([1.0, 2.0], confidence)
 
 
 def test_interval_limits():
     with pytest.raises(InputError, match="needs at least 2 values, there are 1"):
         t_interval([1.0])
+    with pytest.raises(InputError, match="one of the 3 is nan"):  # a failed run must not go unseen
+        t_interval([1.0, 2.0, math.nan])
+    with pytest.raises(InputError, match="needs at least 1 values, there are 0"):
+        bootstrap_interval([math.nan])
     with pytest.raises(InputError, match="n must be a whole number"):
         bootstrap_interval([1.0], n=0)
+
+
+# --- where attention maps lie ---------------------------------------------------------------
+
+HIDDEN = (-1, -1, -1, -1)
+
+
+def slow_mass(weights, region, size):
+    """By samples: each cell is size x size of them and each pixel height x width, both exactly."""
+    height, width = weights.shape
+    fine = np.kron(weights, np.ones((size, size)))  # (height * size, width * size)
+    x0, y0, x1, y1 = (max(edge, 0) for edge in region)
+    inside = fine[y0 * height : y1 * height, x0 * width : x1 * width]
+    return inside.sum() / fine.sum()
+
+
+def slow_hit(weights, region, size):
+    height, width = weights.shape
+    cells = [(i, j) for i in range(height) for j in range(width)]
+    best = [cell for cell in cells if weights[cell] == weights.max()]
+    x0, y0, x1, y1 = region
+    hits = [
+        y0 <= (2 * i + 1) * size / (2 * height) < y1 and x0 <= (2 * j + 1) * size / (2 * width) < x1
+        for i, j in best
+    ]
+    return sum(hits) / len(best)
+
+
+@st.composite
+def spans(draw, size):
+    """Start and end of a region on one axis: some of it inside, the rest perhaps beyond."""
+    start = draw(st.integers(-2, size - 1))
+    return start, draw(st.integers(max(start, 0) + 1, size + 2))
+
+
+@st.composite
+def looks(draw):
+    """Maps with few different numbers, so that maxima are tied, with regions and the size."""
+    size, n = draw(st.integers(1, 20)), draw(st.integers(1, 4))
+    shape = (n, draw(st.integers(1, 6)), draw(st.integers(1, 6)))
+    maps = np.random.default_rng(draw(st.integers(0, 10**6))).integers(0, 4, shape).astype(float)
+    maps[:, 0, 0] += (maps == 0).all(axis=(1, 2))
+    regions = []
+    for _ in range(n):
+        (x0, x1), (y0, y1) = draw(spans(size)), draw(spans(size))
+        regions.append(draw(st.sampled_from([(x0, y0, x1, y1)] * 5 + [HIDDEN])))
+    return maps / maps.sum(axis=(1, 2), keepdims=True), np.array(regions), size
+
+
+@settings(max_examples=150)
+@given(looks())
+def test_mass_and_hits_are_those_of_samples(look):
+    maps, regions, size = look
+    mass, hits = attention_mass(maps, regions, size), pointing_hit(maps, regions, size)
+    assert mass.dtype == hits.dtype == torch.float64
+    for i, region in enumerate(regions):
+        if tuple(region) == HIDDEN:
+            assert mass[i].isnan()
+            assert hits[i].isnan()
+            continue
+        assert 0 <= mass[i] <= 1
+        assert mass[i] == pytest.approx(slow_mass(maps[i], region, size), abs=1e-12)
+        assert hits[i] == pytest.approx(slow_hit(maps[i], region, size), abs=1e-12)
+
+
+@settings(max_examples=80)
+@given(looks(), st.integers(0, 3), st.floats(0.001, 3), st.floats(1e-6, 1e6))
+def test_a_larger_region_holds_no_less_and_scale_does_not_matter(look, side, more, scale):
+    maps, regions, size = look
+    seen = (regions != -1).any(axis=1)
+    assume(seen.any())
+    maps, regions = maps[seen], regions[seen].astype(float)
+    larger = regions.copy()
+    larger[:, side] += more if side >= 2 else -more
+    for measure in (attention_mass, pointing_hit):
+        assert (measure(maps, larger, size) >= measure(maps, regions, size)).all()
+        scaled = measure(maps, regions * 8, size * 8)  # finer pixels of the same image
+        assert scaled.tolist() == pytest.approx(measure(maps, regions, size).tolist(), abs=1e-12)
+    mass = attention_mass(maps * scale, regions, size)
+    assert mass.tolist() == pytest.approx(attention_mass(maps, regions, size).tolist(), abs=1e-12)
+
+
+@given(looks(), st.floats(0.01, 0.99))
+def test_a_cut_image_shares_the_mass_and_the_whole_has_all(look, cut):
+    maps, _, size = look
+    whole = torch.tensor([[0, 0, size, size]] * len(maps))
+    assert (attention_mass(maps, whole, size) == 1).all()
+    assert (pointing_hit(maps, whole, size) == 1).all()
+    left = torch.tensor([[0, 0, cut * size, size]] * len(maps))
+    right = torch.tensor([[cut * size, 0, size, size]] * len(maps))
+    for measure in (attention_mass, pointing_hit):
+        total = measure(maps, left, size) + measure(maps, right, size)
+        assert total.tolist() == pytest.approx([1.0] * len(maps), abs=1e-12)
+
+
+@given(looks())
+def test_a_uniform_map_has_the_share_of_the_area(look):
+    maps, regions, size = look
+    x0, y0, x1, y1 = regions.clip(0, size).T
+    area = np.where((regions == -1).all(axis=1), math.nan, (x1 - x0) * (y1 - y0) / size**2)
+    mass = attention_mass(np.ones_like(maps), regions, size)
+    assert mass.tolist() == pytest.approx(area.tolist(), abs=1e-12, nan_ok=True)
+
+
+@given(looks())
+def test_mirrored_images_have_the_same_mass(look):
+    maps, regions, size = look
+    x0, y0, x1, y1 = regions.T
+    mirrored = np.where(regions == HIDDEN, regions, np.stack([size - x1, y0, size - x0, y1], 1))
+    assume(((regions == -1).all(1) == (regions == -1).any(1)).all())
+    got = attention_mass(maps[:, :, ::-1].copy(), mirrored, size)
+    expected = attention_mass(maps, regions, size)
+    assert got.tolist() == pytest.approx(expected.tolist(), abs=1e-12, nan_ok=True)
+
+
+def test_looking_by_hand():
+    maps = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]])
+    region = torch.tensor([[25, 50, 100, 100]])  # half of cell (1, 0) and all of cell (1, 1)
+    assert float(attention_mass(maps, region, 100)) == pytest.approx(0.15 + 0.4)
+    assert pointing_hit(maps, region, 100).tolist() == [1.0]
+    assert pointing_hit(maps, torch.tensor([[0, 0, 75, 75]]), 100).tolist() == [0.0]  # ends there
+    assert pointing_hit(maps, torch.tensor([[75, 75, 76, 76]]), 100).tolist() == [1.0]
+    tied = torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]]])
+    assert pointing_hit(tied, torch.tensor([[0, 0, 30, 10]]), 60).tolist() == [0.0]
+    assert pointing_hit(tied, torch.tensor([[0, 0, 60, 16]]), 60).tolist() == [0.5]
+    assert attention_mass(torch.zeros(0, 2, 2), torch.zeros(0, 4), 9).shape == (0,)
+
+
+def test_the_central_map_is_a_gaussian():
+    got = central_map((3, 5), spread=0.3)
+    expected = np.empty((3, 5))
+    for i in range(3):
+        for j in range(5):
+            y, x = (i + 0.5) / 3 - 0.5, (j + 0.5) / 5 - 0.5
+            expected[i, j] = math.exp(-(x * x + y * y) / (2 * 0.3**2))
+    np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-12)
+    np.testing.assert_allclose(central_map((4, 4), 1e6), np.full((4, 4), 1 / 16), rtol=1e-9)
+    assert float(central_map((7, 7), 0.01)[3, 3]) == pytest.approx(1)
+    for shape in ((12, 12), (7, 7), (3, 10)):
+        even = central_map(shape)
+        assert torch.equal(even, even.flip(0))
+        assert torch.equal(even, even.flip(1))
+    assert (central_map((12, 12)) == central_map((12, 12)).max()).sum() == 4
+
+
+@settings(max_examples=60)
+@given(looks(), st.integers(1, 6), st.integers(1, 6))
+def test_the_average_place_is_the_mean_of_what_regions_cover(look, height, width):
+    _, regions, size = look
+    seen = regions[(regions != -1).any(axis=1)]
+    assume(len(seen))
+    expected = np.zeros((height, width))
+    for region in seen:
+        for i in range(height):
+            for j in range(width):
+                one = np.zeros((height, width))
+                one[i, j] = 1
+                expected[i, j] += slow_mass(one, region, size) / len(seen)
+    place = average_place(regions, (height, width), size)
+    np.testing.assert_allclose(place, expected / expected.sum(), atol=1e-12)
+    # Its brightest cell is the one place whose mass is best for these regions.
+    every_cell = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
+    means = [
+        attention_mass(cell.expand(len(seen), -1, -1), seen, size).mean() for cell in every_cell
+    ]
+    assert float(means[int(place.argmax())]) == pytest.approx(float(max(means)))
+
+
+@pytest.mark.parametrize(
+    ("maps", "regions", "size", "message"),
+    [
+        (np.ones((2, 3)), [HIDDEN] * 2, 9, r"maps must be numbers of shape .* \(2, 3\)"),
+        (np.ones((1, 0, 2)), [HIDDEN], 9, "maps must be numbers of shape"),
+        (np.zeros((1, 2, 2)), [HIDDEN], 9, "1 of 1 maps hold .* zeros only, first row 0"),
+        (-np.eye(2)[None], [HIDDEN], 9, "hold a negative number"),
+        (np.full((1, 2, 2), math.nan), [HIDDEN], 9, "NaN or infinity"),
+        (np.full((1, 2, 2), math.inf), [HIDDEN], 9, "NaN or infinity"),
+        (np.ones((2, 2, 2)), [HIDDEN], 9, "there are 2 maps and 1 regions"),
+        (np.ones((1, 2, 2)), [(0, 0, 1)], 9, r"regions must be numbers of shape \(rows, 4\)"),
+        (np.ones((1, 2, 2)), [(3, 0, 3, 5)], 9, "1 of 1 regions have no area .* first row 0 with"),
+        (np.ones((1, 2, 2)), [(5, 0, 3, 5)], 9, "write x0, y0, x1, y1, or -1 four times"),
+        (np.ones((1, 2, 2)), [(9, 0, 12, 5)], 9, "no area in an image of 9 pixels"),
+        (np.ones((1, 2, 2)), [(-1, -1, -1, 5)], 9, "no area"),
+        (np.ones((1, 2, 2)), [(0, 0, math.nan, 5)], 9, "no area"),
+        (np.ones((1, 2, 2)), [(0, 0, 5, 5)], 0, "size must be the positive side"),
+    ],
+)
+def test_bad_maps_and_regions_are_refused(maps, regions, size, message):
+    for measure in (attention_mass, pointing_hit):
+        with pytest.raises(InputError, match=message):
+            measure(maps, np.array(regions), size)
+
+
+def test_bad_baselines_are_refused():
+    for spread in (0, -1, math.inf, math.nan):
+        with pytest.raises(InputError, match="spread must be a positive number"):
+            central_map((3, 3), spread)
+    with pytest.raises(InputError, match="height must be a whole number"):
+        central_map((0, 3))
+    with pytest.raises(InputError, match="there is no region to average"):
+        average_place(np.array([HIDDEN]), (3, 3), 9)
+    with pytest.raises(InputError, match="width must be a whole number"):
+        average_place(np.array([[0, 0, 1, 1]]), (3, 0), 9)

@@ -1,0 +1,249 @@
+"""Figures of rows and curves: what is drawn is what was given, and a phone can show it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from agman import figures
+from agman.errors import InputError
+from agman.metrics import paired_difference, t_interval
+
+SEEDS = {
+    "Triplet network": [37.9, 38.2, 38.9],
+    "CSN": [53.1, 53.0, 54.2],
+    "AG-MAN without multi-level features": [60.1, 61.4, 61.0],
+    "AG-MAN": [62.5, 63.1, 62.8],
+    "AG-MAN, all pairs": [67.9],
+}
+PAPERS = {"CSN": 53.52, "AG-MAN": 62.88, "RPF": 70.11}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        figures.style()
+        yield
+
+
+def every_figure():
+    """One of each kind, with long names and all that is optional."""
+    reference = ("random ranking", 15.8)
+    full = SEEDS["AG-MAN"]
+    rows = {
+        name: paired_difference(values, full) for name, values in SEEDS.items() if len(values) > 1
+    }
+    seconds = np.arange(1.0, 50.0) * 17
+    curves = {
+        name: [
+            (seconds + seed, value * (1 - np.exp(-seconds / 200))) for seed, value in enumerate(v)
+        ]
+        for name, v in SEEDS.items()
+    }
+    kinds = {
+        k: {"skirt_length": 0.1, "neckline_design": 0.5} for k in ("model", "uniform", "x", "y")
+    }
+    return {
+        "intervals": figures.intervals(
+            SEEDS, xlabel="MAP over all queries (%)", reference=reference, published=PAPERS
+        ),
+        "differences": figures.differences(rows, xlabel="MAP minus that of AG-MAN (points)"),
+        "quality_over_time": figures.quality_over_time(curves, ylabel="validation MAP (%)"),
+        "shares": figures.shares({"mass inside (%)": kinds, "maximum inside (%)": kinds}),
+    }
+
+
+def lines(ax, marker=None, label=None):
+    """Drawn lines with data, by their marker or label."""
+    return [
+        line
+        for line in ax.lines
+        if len(line.get_xdata())
+        and (marker is None or line.get_marker() == marker)
+        and (label is None or line.get_label() == label)
+    ]
+
+
+def row_names(ax):
+    return [label.get_text().replace("\n", " ") for label in ax.get_yticklabels()]
+
+
+def bars(ax):
+    """(low, high) of each drawn interval, from top to bottom."""
+    return [tuple(line.get_xdata()) for line in lines(ax) if line.get_linewidth() == 9]
+
+
+def numbers(ax):
+    """Texts at the right, by the row they stand in."""
+    return {int(text.get_position()[1]): text.get_text() for text in ax.texts}
+
+
+@pytest.mark.parametrize("kind", ["intervals", "differences", "quality_over_time", "shares"])
+def test_a_phone_can_show_it(kind):
+    figure = every_figure()[kind]
+    assert figure.get_size_inches()[0] == 4.5
+    FigureCanvasAgg(figure).draw()  # lays everything out
+    unseen = {
+        tick.label1
+        for ax in figure.axes
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))
+        for tick in axis.get_major_ticks()
+        if not min(limits) <= tick.get_loc() <= max(limits)
+    }
+    texts = [t for t in figure.findobj(Text) if t.get_text().strip() and t not in unseen]
+    assert len(texts) > 5
+    frame = figure.bbox
+    for text in texts:
+        assert text.get_fontsize() >= 9, text
+        box = text.get_window_extent()
+        assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text
+        assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text
+    for ax in figure.axes:
+        for labels in (ax.get_yticklabels(), ax.get_xticklabels()):
+            boxes = [t.get_window_extent() for t in labels if t in texts]
+            assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :]), [
+                t.get_text() for t in labels
+            ]
+
+
+@pytest.mark.parametrize("kind", ["intervals", "differences", "quality_over_time", "shares"])
+def test_it_is_shown_once_on_white_in_safe_colours(kind):
+    figure = every_figure()[kind]
+    assert plt.get_fignums() == []
+    assert to_hex(figure.get_facecolor()) == "#ffffff"
+    safe = {color.lower() for color in figures.COLORS}
+    for ax in figure.axes:
+        for line in lines(ax):
+            red, green, blue = (to_hex(line.get_color())[i : i + 2] for i in (1, 3, 5))
+            assert to_hex(line.get_color()) in safe or red == green == blue, line
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == len(set(labels)) > 1
+
+
+def test_intervals_are_t_intervals_in_the_order_given():
+    (ax,) = every_figure()["intervals"].axes
+    assert row_names(ax) == [*SEEDS, "RPF"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
+    several = [values for values in SEEDS.values() if len(values) > 1]
+    expected = [t_interval(values) for values in several]
+    assert bars(ax) == [(low, high) for _, low, high in expected]
+    means = [line for line in lines(ax, "o") if line.get_markersize() == 7]
+    assert [float(line.get_xdata()[0]) for line in means] == [mean for mean, _, _ in expected]
+    seeds = [line for line in lines(ax, "o") if line.get_markersize() < 5]
+    assert [list(line.get_xdata()) for line in seeds] == list(SEEDS.values())
+    assert numbers(ax) == {
+        **{y: f"{m:.1f} ± {(h - lo) / 2:.1f}" for y, (m, lo, h) in enumerate(expected)},
+        4: "67.9",
+    }
+    papers = {round(float(line.get_ydata()[0])): line.get_xdata()[0] for line in lines(ax, "D")}
+    assert papers == {1: 53.52, 3: 62.88, 5: 70.11}
+    assert all(line.get_markerfacecolor() == "white" for line in lines(ax, "D"))
+    (rule,) = lines(ax, label="random ranking")
+    assert list(rule.get_xdata()) == [15.8, 15.8]
+
+
+def test_intervals_say_only_what_they_show():
+    figure = figures.intervals({"a": [1.0]}, xlabel="MAP (%)")
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["one seed"]
+    figure = figures.intervals({"a": [1.0, 2.0]}, xlabel="MAP (%)", confidence=0.9, digits=2)
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert legend == ["mean of the seeds", "its 90 % interval", "one seed"]
+    assert bars(figure.axes[0]) == [t_interval([1.0, 2.0], 0.9)[1:]]
+    assert numbers(figure.axes[0]) == {0: "1.50 ± 3.16"}
+    with pytest.raises(InputError, match="finite values"):
+        figures.intervals({"a": [1.0, np.nan]}, xlabel="MAP (%)")
+    assert plt.get_fignums() == []
+
+
+def test_differences_tell_sides_of_zero_by_shape_and_colour():
+    rows = {"worse": (-2.0, -3.0, -1.0), "same": (0.25, -0.5, 1.0), "better": (1.0, 0.5, 1.5)}
+    figure = figures.differences(rows, xlabel="points")
+    (ax,) = figure.axes
+    assert row_names(ax) == list(rows)
+    assert bars(ax) == [row[1:] for row in rows.values()]
+    markers = [lines(ax, marker)[0] for marker in ("v", "o", "^")]
+    assert [float(m.get_xdata()[0]) for m in markers] == [-2.0, 0.25, 1.0]
+    assert [int(m.get_ydata()[0]) for m in markers] == [0, 1, 2]
+    assert len({m.get_color() for m in markers}) == 3
+    assert markers[1].get_markerfacecolor() == "white"
+    assert numbers(ax) == {0: "−2.0 ± 1.0", 1: "+0.2 ± 0.8", 2: "+1.0 ± 0.5"}
+    assert 0 in [float(line.get_xdata()[0]) for line in lines(ax) if line.get_linewidth() == 1.2]
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert legend == ["below zero", "zero is possible", "above zero"]
+    touching = figures.differences({"a": (1.0, 0.0, 2.0)}, xlabel="points", digits=3)
+    assert touching.legends[0].get_texts()[0].get_text() == "zero is possible"
+    assert numbers(touching.axes[0]) == {0: "+1.000 ± 1.000"}
+
+
+def test_curves_are_means_in_a_band_over_common_times():
+    runs = [([10.0, 20.0, 40.0], [0.0, 10.0, 30.0]), ([5.0, 30.0, 35.0], [5.0, 30.0, 40.0])]
+    figure = figures.quality_over_time({"a": runs, "b": runs[:1]}, ylabel="MAP (%)")
+    (ax,) = figure.axes
+    (curve,) = lines(ax, label="a")
+    times = [10.0, 20.0, 30.0, 35.0]  # from the later start to the earlier end
+    np.testing.assert_allclose(curve.get_xdata(), times)
+    first, second = [0.0, 10.0, 20.0, 25.0], [10.0, 20.0, 30.0, 40.0]
+    np.testing.assert_allclose(curve.get_ydata(), np.mean([first, second], axis=0))
+    edges = ax.collections[0].get_paths()[0].vertices
+    for t, low, high in zip(times, first, second, strict=True):
+        drawn = edges[np.isclose(edges[:, 0], t), 1]
+        assert (drawn.min(), drawn.max()) == (low, high)
+    (alone,) = lines(ax, label="b")
+    np.testing.assert_allclose(alone.get_ydata(), runs[0][1])
+    assert curve.get_marker() != alone.get_marker()
+    assert curve.get_color() != alone.get_color()
+
+
+@pytest.mark.parametrize(("end", "unit", "seconds"), [(170, "seconds", 1), (180, "minutes", 60),
+                                                      (10_799, "minutes", 60),
+                                                      (10_800, "hours", 3600)])  # fmt: skip
+def test_time_has_the_unit_that_suits_it(end, unit, seconds):
+    figure = figures.quality_over_time({"a": [([1.0, end], [1.0, 2.0])]}, ylabel="MAP (%)")
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == f"training time ({unit})"
+    assert lines(ax)[0].get_xdata()[-1] == end / seconds
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([([1.0, 1.0], [1.0, 2.0])], "A run of 'a' needs seconds that rise"),
+        ([([2.0, 1.0], [1.0, 2.0])], "A run of 'a' needs seconds that rise"),
+        ([([1.0, np.nan], [1.0, 2.0])], "A run of 'a' needs seconds that rise"),
+        ([([1.0, 2.0], [1.0])], "one quality for each of them"),
+        ([([1.0, 2.0], [1.0, 2.0]), ([3.0, 4.0], [1.0, 2.0])], "have no time in common"),
+        ([([], [])], "A run of 'a' needs"),
+        ([], "'a' has no run"),
+    ],
+)
+def test_runs_that_cannot_be_joined_are_refused(runs, message):
+    with pytest.raises(InputError, match=message):
+        figures.quality_over_time({"a": runs}, ylabel="MAP (%)")
+    assert plt.get_fignums() == []
+
+
+def test_shares_are_percent_with_the_first_kind_filled():
+    kinds = {
+        "model": {"skirt_length": 0.25, "neck": 0.5},
+        "uniform": {"neck": 0.1, "skirt_length": 1},
+    }
+    figure = figures.shares({"mass (%)": kinds, "hits (%)": {"model": kinds["uniform"]}})
+    mass, hits = figure.axes
+    assert row_names(mass) == ["skirt length", "neck"]
+    (model,), (uniform,) = lines(mass, label="model"), lines(mass, label="uniform")
+    np.testing.assert_allclose(model.get_xdata(), [25, 50])
+    np.testing.assert_allclose(uniform.get_xdata(), [100, 10])
+    np.testing.assert_allclose(lines(hits, label="model")[0].get_xdata(), [100, 10])
+    assert uniform.get_markerfacecolor() == "white"
+    assert model.get_markerfacecolor() == model.get_color()
+    assert model.get_marker() != uniform.get_marker()
+
+
+def test_long_names_are_wrapped_between_words():
+    name = "without the multi-level features"
+    (ax,) = figures.differences({name: (0.0, -1.0, 1.0)}, xlabel="points").axes
+    assert ax.get_yticklabels()[0].get_text() == "without the\nmulti-level features"
