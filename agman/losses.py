@@ -48,7 +48,9 @@ def supervised_contrastive_loss(
         temperature: cosines are divided by it.
 
     Returns:
-        A scalar: the mean over all (image, attribute) that have a positive; 0 if none has.
+        A scalar: for each attribute the mean over its images that have a positive, then the mean
+        over these attributes, so that one that few images have counts as much as any; 0 if no
+        image has a positive.
 
     Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020 (loss "out"), applied
     to one attribute at a time.
@@ -63,8 +65,9 @@ def supervised_contrastive_loss(
     log_share = logits - logits.masked_fill(~pairs, lowest).logsumexp(dim=2, keepdim=True)
     n_positives = positives.sum(dim=2)
     per_anchor = -(log_share * positives).sum(dim=2) / n_positives.clamp(min=1)
-    anchors = n_positives > 0
-    return (per_anchor * anchors).sum() / anchors.sum().clamp(min=1)
+    n_anchors = (n_positives > 0).sum(dim=1)  # (A,); others contribute 0 to the sum
+    per_attribute = per_anchor.sum(dim=1) / n_anchors.clamp(min=1)
+    return per_attribute.sum() / (n_anchors > 0).sum().clamp(min=1)
 
 
 def attribute_classification_loss(logits: Tensor, targets: Tensor) -> Tensor:

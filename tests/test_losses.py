@@ -37,9 +37,10 @@ def test_swapping_positive_and_negative_is_seen():
 
 
 def contrastive_by_loops(embeddings, values, temperature):
-    terms = []
+    means = []
     n_images, n_attributes, _ = embeddings.shape
     for a in range(n_attributes):
+        terms = []
         for i in range(n_images):
             if values[i, a] < 0:
                 continue
@@ -49,7 +50,8 @@ def contrastive_by_loops(embeddings, values, temperature):
                 continue
             s = {j: math.exp(embeddings[i, a] @ embeddings[j, a] / temperature) for j in others}
             terms.append(-sum(math.log(s[j] / sum(s.values())) for j in positives) / len(positives))
-    return sum(terms) / len(terms) if terms else 0.0
+        means += [sum(terms) / len(terms)] if terms else []
+    return sum(means) / len(means) if means else 0.0
 
 
 @given(seed=st.integers(0, 200))

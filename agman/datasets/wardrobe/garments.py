@@ -23,6 +23,7 @@ INVISIBLE = "Invisible"
 CATEGORIES = ("shirt", "sweater", "top", "dress", "skirt", "trousers", "coat", "blazer")
 _NECK_PARTS = ("collar_design", "neckline_design", "neck_design")
 _HEMS = ("skirt_length", "pant_length")
+WITHOUT_HEMS = ("torso", "upper")  # framings that end above any hem worth a label
 
 # How often a category is drawn for the attribute pictures: rarer values need more pictures.
 _SHARES = (0.13, 0.13, 0.19, 0.20, 0.05, 0.07, 0.19, 0.04)
@@ -203,7 +204,7 @@ def _possible_ways(outfit: Outfit, attribute: str) -> tuple[str, ...]:
     """The ways to hide an attribute that leave the outfit's other values visible."""
     ways = list(_WAYS[attribute])
     if attribute == "sleeve_length":
-        if outfit.framing != "upper" or outfit.lapel_design is not None:
+        if outfit.framing not in WITHOUT_HEMS or outfit.lapel_design is not None:
             ways.remove("crop")
         if outfit.lapel_design is not None or outfit.neckline_design == "Deep V":
             ways.remove("board")
@@ -269,7 +270,7 @@ def random_outfit(
     strength = nuisance or Nuisance()
     draws = _Draws(rng, fixed)
     category = draws.among("category", *_categories(fixed))
-    hems_asked = any(fixed.get(name) is not None for name in _HEMS)
+    hems_asked = any(fixed.get(name) is not None for name in (*_HEMS, "coat_length"))
     framing = draws.among("framing", *_framings(category, hems_asked))
     values = _values(draws, category, framing)
     return Outfit(
@@ -306,13 +307,14 @@ def _categories(fixed: dict[str, Any]) -> tuple[tuple[str, ...], tuple[float, ..
 
 
 def _framings(category: str, hems_asked: bool) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """As in a shop: the picture shows what it is about, and mostly little else."""
     if category in ("skirt", "trousers"):
         return ("lower", "full", "chin"), (0.6, 0.2, 0.2)
-    if category in ("dress", "coat"):
-        return ("full", "chin"), (0.4, 0.6)
     if hems_asked:
-        return ("full", "chin"), (0.4, 0.6)
-    return ("upper", "full", "chin"), (0.34, 0.24, 0.42)
+        return ("full", "chin"), (0.3, 0.7)
+    if category in ("dress", "coat"):
+        return ("torso", "upper", "full", "chin"), (0.25, 0.1, 0.2, 0.45)
+    return ("torso", "upper", "full", "chin"), (0.4, 0.2, 0.1, 0.3)
 
 
 def _values(draws: _Draws, category: str, framing: str) -> dict[str, Any]:
@@ -325,8 +327,8 @@ def _values(draws: _Draws, category: str, framing: str) -> dict[str, Any]:
     if category == "dress":
         chosen = next((name for name in _NECK_PARTS if name in asked), dress_neck)
         carried -= set(_NECK_PARTS) - {chosen}
-    elif framing == "upper":
-        carried -= set(_HEMS)
+    if framing in WITHOUT_HEMS:
+        carried -= {*_HEMS, "coat_length"}
     elif set(_HEMS) <= carried:
         chosen = next((name for name in _HEMS if name in asked), bottom)
         carried -= set(_HEMS) - {chosen}
@@ -366,9 +368,9 @@ def _suit_sleeves(values: dict[str, Any], other: str) -> None:
 
 
 def _cut(draws: _Draws, strength: Nuisance) -> dict[str, Any]:
-    k = strength.cut
+    k = 0.4 * strength.cut
     cut: dict[str, Any] = {
-        name: draws.between(name, -1.0, 1.0, k)
+        name: draws.between(name, -1.0, 1.0, strength.cut if name == "hem_ease" else k)
         for name in ("sleeve_ease", "hem_ease", "neck_ease", "looseness", "flare")
     }
     cut["sleeve_cut"] = draws.among("sleeve_cut", ("straight", "slim", "bell", "puff"))
@@ -379,12 +381,11 @@ def _cut(draws: _Draws, strength: Nuisance) -> dict[str, Any]:
     return cut
 
 
-# Terracotta to stone: an illustrator's box of fabric colors, and quieter ones for rooms.
+# An illustrator's box of fabric colors, none of them a skin's, and quieter ones for rooms.
 _DYES = (
-    "#c8553d", "#e07a5f", "#f2b5a7", "#d1495b", "#8c2f39", "#edae49", "#f4d58d", "#bc8a3c",
-    "#8f9e5b", "#5a6b3a", "#6a994e", "#2f5d50", "#3d8b8b", "#9cc5c1", "#77a6b6", "#30638e",
-    "#1d3557", "#5e60ce", "#9d8ec7", "#6d4c7d", "#e8d6c0", "#f7f2e8", "#a98467", "#6f4e37",
-    "#3a3a44", "#8d99ae", "#c9c9c4", "#b56576", "#e56b6f", "#d9d2f0",
+    "#d1495b", "#edc949", "#8f9e5b", "#5a6b3a", "#6a994e", "#2f5d50", "#3d8b8b", "#9cc5c1",
+    "#77a6b6", "#30638e", "#1d3557", "#5e60ce", "#9d8ec7", "#6d4c7d", "#a23e8c", "#d9d2f0",
+    "#f7f5ee", "#33343f", "#8d99ae", "#c5c9c9",
 )  # fmt: skip
 _WALLS = (
     "#efe6da", "#e3e8e6", "#dfe3ee", "#f3ddd3", "#e8e4d0", "#d7e3d8", "#d9d0dd", "#c9d3d6",
@@ -403,7 +404,7 @@ def _tint(rng: np.random.Generator, colors: tuple[str, ...], strength: float) ->
 def _fabrics(draws: _Draws, strength: Nuisance) -> dict[str, Any]:
     rng = draws.rng
     fabrics: dict[str, Any] = {}
-    textured = 0.5 * strength.texture
+    textured = 0.2 * strength.texture
     shares = [1.0 - textured] + [textured / (len(PATTERNS) - 1)] * (len(PATTERNS) - 1)
     for part in ("top", "bottom", "coat"):
         for role in ("color", "accent"):
@@ -430,7 +431,7 @@ _ARM_POSES = (
 
 def _arm(rng: np.random.Generator, strength: float, seen: bool) -> tuple[float, float]:
     """Upper arm and forearm angles: hanging, hand on the hip, or hand raised."""
-    style = _pick(rng, _ARM_POSES, (0.68, 0.23, 0.09) if seen else (0.0, 0.6, 0.4))
+    style = _pick(rng, _ARM_POSES, (0.86, 0.1, 0.04) if seen else (0.0, 0.6, 0.4))
     upper, fore = (
         round(middle + spread * strength * (2 * rng.random() - 1), 2) for middle, spread in style
     )
@@ -453,7 +454,7 @@ def _person(draws: _Draws, strength: Nuisance, values: dict[str, Any]) -> dict[s
     person |= {name: draws.fixed.get(name, angle) for name, angle in angles}
     for name in ("build", "head_turn", "stance"):
         person[name] = draws.between(name, -1.0, 1.0, strength.pose)
-    person["lean"] = draws.between("lean", -3.5, 3.5, strength.pose)
+    person["lean"] = draws.between("lean", -2.5, 2.5, strength.pose)
     person["mirrored"] = draws.between("mirrored", 0.0, 1.0)
     person["shoe_color"] = draws.one("shoe_color", lambda: _tint(rng, _DYES, strength.color))
     return person
@@ -465,10 +466,10 @@ ACCESSORIES = ("handbag", "crossbody", "hat", "glasses", "necklace", "plant", "s
 
 def _scene(draws: _Draws, strength: Nuisance) -> dict[str, Any]:
     rng = draws.rng
-    busy = min(0.75 * strength.background, 1.0)
-    carried = min(0.5 * strength.occlusion, 1.0)
+    busy = min(0.4 * strength.background, 1.0)
+    carried = min(0.2 * strength.occlusion, 1.0)
     scene: dict[str, Any] = {
-        name: draws.between(name, -1.0, 1.0, strength.framing)
+        name: draws.between(name, -1.0, 1.0, 0.4 * strength.framing)
         for name in ("zoom", "shift_x", "shift_y")
     }
     rooms = [1 - busy] + [busy / (len(ROOMS) - 1)] * (len(ROOMS) - 1)
@@ -480,8 +481,10 @@ def _scene(draws: _Draws, strength: Nuisance) -> dict[str, Any]:
     worn = [1 - carried] + [carried / len(ACCESSORIES)] * len(ACCESSORIES)
     scene["accessory"] = draws.among("accessory", ("none", *ACCESSORIES), worn)
     for name in ("light", "warmth", "light_side"):
-        scene[name] = draws.between(name, -1.0, 1.0, strength.light)
-    scene["blur"] = draws.one("blur", lambda: round(float(rng.random()) * strength.blur, 4))
-    scene["noise"] = draws.one("noise", lambda: round(float(rng.random()) * strength.noise, 4))
+        scene[name] = draws.between(name, -1.0, 1.0, 0.4 * strength.light)
+    scene["blur"] = draws.one("blur", lambda: round(float(rng.random()) * 0.5 * strength.blur, 4))
+    scene["noise"] = draws.one(
+        "noise", lambda: round(float(rng.random()) * 0.5 * strength.noise, 4)
+    )
     scene["grain_seed"] = draws.one("grain_seed", lambda: int(rng.integers(2**31)))
     return scene

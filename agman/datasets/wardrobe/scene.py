@@ -28,6 +28,7 @@ _FRAMES = {
     "full": (-0.035, 1.015),
     "chin": (0.095, 1.012),
     "upper": (-0.03, 0.61),
+    "torso": (0.095, 0.6),
     "lower": (0.37, 1.015),
 }
 _ROOMIEST = 1.11  # how many times its tight frame a small person gets
