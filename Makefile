@@ -34,8 +34,11 @@ lint: $(READY)  ## check code style, types and that notebooks hold no outputs
 serve:  ## serve the built book on this machine
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-lab: $(READY)  ## train the shipped lab models again
-	$(BIN)/python -m agman.course.lab
+lab: $(READY)  ## run the lab's experiments (hours; resumable) and ship their first seeds
+	$(BIN)/python -m agman.course.lab objects
+	for name in lab lab_triplets lab_ablations; do \
+	  $(BIN)/agman reproduce $$name --seeds 0 1 2 3 4 --runs runs --out book/results/$$name.json --yes || exit 1; done
+	$(BIN)/python -m agman.course.lab ship
 
 vendor:  ## renew the scripts of others that the book serves (needs npm)
 	$(PYTHON) tools/vendor.py

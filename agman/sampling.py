@@ -160,15 +160,17 @@ class FixedTriplets:
     Args:
         triplets: all of them.
         seed: of the order.
+        most: triplets in an epoch, each epoch others; None for all.
     """
 
     triplets: Triplets
     seed: int = 0
+    most: int | None = None
 
     def epoch(self, number: int) -> Triplets:
-        """All triplets in the order of epoch `number`."""
+        """The triplets in the order of epoch `number`."""
         order = generator(self.seed, number).permutation(len(self.triplets.attributes))
-        return self.triplets.take(order)
+        return self.triplets.take(order[: self.most])
 
 
 class ImageSampler:

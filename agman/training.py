@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -25,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from agman.attributes import AttributeTable, QueryGallery, RetrievalData
+from agman.attributes import AttributeSchema, AttributeTable, QueryGallery, RetrievalData
 from agman.checkpoint import load_state, save_state
+from agman.datasets import CSNTriplets
 from agman.errors import InputError
-from agman.evaluation import evaluate
+from agman.evaluation import evaluate, evaluate_triplets
 from agman.loading import TapStore, cache_taps, prefetch, prepare
 from agman.losses import (
     FixedWeighting,
@@ -40,7 +42,15 @@ from agman.losses import (
 )
 from agman.models import RetrievalModel
 from agman.provenance import provenance
-from agman.sampling import ImageSampler, TripletSampler, TripletSource, generator, share
+from agman.sampling import (
+    FixedTriplets,
+    ImageSampler,
+    Triplets,
+    TripletSampler,
+    TripletSource,
+    generator,
+    share,
+)
 from agman.storage import read_json, read_tensors, write_json, write_text
 
 
@@ -131,8 +141,12 @@ PRESETS: dict[str, TrainConfig] = {
         schedule="cosine",
         freeze_backbone=True,
     ),
+    # Both look at as many images, within a tenth: 48,000 in all.
     "lab": TrainConfig(
-        epochs=12, triplets_per_epoch=4_000, batch_size=32, learning_rate=1e-3, schedule="cosine"
+        recipe="all_pairs", epochs=6, batch_size=48, learning_rate=2e-3, schedule="cosine"
+    ),
+    "lab_triplets": TrainConfig(
+        epochs=6, triplets_per_epoch=2_700, learning_rate=2e-3, schedule="cosine"
     ),
 }
 
@@ -187,35 +201,37 @@ class Objective(nn.Module):
 
 def train(
     model: RetrievalModel,
-    data: RetrievalData,
+    data: RetrievalData | CSNTriplets,
     config: TrainConfig | None = None,
     *,
     run: str | Path | None = None,
     triplets: TripletSource | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train a model, keep the best epoch by validation MAP (micro), and load it back.
+    """Train a model, keep the best epoch by its score in validation, and load it back.
 
+    The score is MAP (micro); for published triplets it is the share of them that is ranked right.
     Start it under `torchrun` to use several processes. With a run folder, the same call after
     an interruption goes on after the last whole epoch, on a CPU to the same bits.
 
     Args:
         model: from `create_model`, on the device to train on.
-        data: its `train` rows are learned, its `valid` rows choose the epoch.
+        data: its `train` part is learned, its `valid` part chooses the epoch.
         config: how to train.
         run: folder for `config.json`, `log.jsonl`, `last.pt` and `best.safetensors`.
-        triplets: where triplets come from, if not drawn from `data.train`.
+        triplets: where triplets come from, if not from `data.train`.
         progress: show bars.
 
     Returns:
-        One dictionary per epoch: losses, validation MAP, seconds.
+        One dictionary per epoch: losses, `map_micro` and `map_macro` or `triplet_accuracy` of the
+        validation, seconds.
 
     Raises:
         InputError: the data admits no training, the folder holds another run, or the loss is
             no longer a number.
     """
     config = config or TrainConfig()
-    rank, world = _processes()
+    rank, world = processes()
     device = next(model.parameters()).device
     model.schema = data.schema
     if config.freeze_backbone:
@@ -227,7 +243,7 @@ def train(
     folder = None if run is None else RunFolder(run, model, config)
     history = [] if folder is None else folder.resume(objective, optimizer, scaler)
     shared = DistributedDataParallel(objective) if world > 1 else objective
-    steps = Steps(data.train, config, triplets)
+    steps = Steps.of(data, config, triplets)
     best = _best_state(model, history, folder)
 
     for epoch in range(len(history), config.epochs):
@@ -255,7 +271,7 @@ def train(
             bar.set_postfix(loss=f"{loss.item():.3f}")
         if rank == 0:
             means = {name: float(total) for name, total in sums.items()}
-            row = {"epoch": epoch + 1, **means, **_validate(model, data.valid)}
+            row = {"epoch": epoch + 1, **means, **_validate(model, data)}
             row["seconds"] = time.perf_counter() - started
             history.append(row)
             if _is_best(history):
@@ -292,6 +308,29 @@ class Steps:
         if drawn < config.batch_size:
             self.config = config = replace(config, batch_size=drawn)
         self.per_epoch = drawn // config.batch_size
+
+    @classmethod
+    def of(
+        cls,
+        data: RetrievalData | CSNTriplets,
+        config: TrainConfig,
+        triplets: TripletSource | None = None,
+    ) -> Steps:
+        """The steps of a data set: its labelled rows, or its published triplets.
+
+        Raises:
+            InputError: the data admits no step of the recipe.
+        """
+        if isinstance(data, RetrievalData):
+            return cls(data.train, config, triplets)
+        if config.recipe != "triplet" or not len(data.train):
+            raise InputError(
+                f"{data.schema.name}: training needs a list of triplets and the recipe "
+                f'"triplet", but there are {len(data.train)} triplets and the recipe is '
+                f"{config.recipe!r}."
+            )
+        listed = FixedTriplets(Triplets(*data.train.T), config.seed, config.triplets_per_epoch)
+        return cls(compared_images(data, "train"), config, triplets or listed)
 
     def load(self, epoch: int, model: RetrievalModel, part: slice) -> Iterator[tuple[Step, Any]]:
         """Steps of an epoch with their images, this process's part of each batch."""
@@ -426,30 +465,50 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
     return config.learning_rate
 
 
-def _processes() -> tuple[int, int]:
-    """Rank and number of processes; joins the group when started by torchrun."""
+def processes() -> tuple[int, int]:
+    """Rank and number of processes; joins the group, and takes a GPU, when started by torchrun."""
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # The others wait while the first prepares data or validates.
+        dist.init_process_group(backend, timeout=datetime.timedelta(hours=2))
     return dist.get_rank(), dist.get_world_size()
 
 
-def _with_taps(model: RetrievalModel, data: RetrievalData, progress: bool) -> RetrievalData:
+def compared_images(data: CSNTriplets, split: str) -> AttributeTable:
+    """Which image of a split's triplets is labelled for which attribute; not with which value."""
+    attribute, *images = getattr(data, split).T
+    rows = np.stack([np.tile(attribute, 3), np.concatenate(images)])
+    attribute, image = np.unique(rows, axis=1)
+    names = data.schema.names
+    bare = AttributeSchema(names, tuple(("any",) for _ in names), data.schema.name)
+    return AttributeTable(bare, data.images, image, attribute, np.zeros_like(image))
+
+
+def _with_taps(
+    model: RetrievalModel, data: RetrievalData | CSNTriplets, progress: bool
+) -> RetrievalData | CSNTriplets:
     """Freeze the backbone and replace every image by its taps; a shared store is tapped once."""
     model.backbone.requires_grad_(False)
     stores: dict[int, Any] = {}
 
-    def tapped(table: AttributeTable) -> AttributeTable:
-        if isinstance(table.images, TapStore):
-            return table
-        key = id(table.images)
-        if key not in stores:
-            stores[key] = cache_taps(model, table.images, progress=progress)
-        return replace(table, images=stores[key])
+    def tapped(images: Any) -> Any:
+        if isinstance(images, TapStore):
+            return images
+        if id(images) not in stores:
+            stores[id(images)] = cache_taps(model, images, progress=progress)
+        return stores[id(images)]
 
-    valid = QueryGallery(tapped(data.valid.queries), tapped(data.valid.gallery))
-    return replace(data, train=tapped(data.train), valid=valid)
+    def rows(table: AttributeTable) -> AttributeTable:
+        return replace(table, images=tapped(table.images))
+
+    if isinstance(data, CSNTriplets):
+        return replace(data, images=tapped(data.images))
+    valid = QueryGallery(rows(data.valid.queries), rows(data.valid.gallery))
+    return replace(data, train=rows(data.train), valid=valid)
 
 
 def _training_mode(model: RetrievalModel, config: TrainConfig) -> None:
@@ -489,16 +548,27 @@ def _refuse_nan(loss: Tensor, epoch: int, number: int) -> None:
         )
 
 
-def _validate(model: RetrievalModel, valid: QueryGallery) -> dict[str, float]:
-    if not len(valid.queries):
+def _validate(model: RetrievalModel, data: RetrievalData | CSNTriplets) -> dict[str, float]:
+    if isinstance(data, CSNTriplets):
+        if not len(data.valid):
+            return {}
+        triplets = Triplets(*data.valid.T)
+        accuracy = evaluate_triplets(model, data.images, triplets, data.schema, progress=False)
+        return {"triplet_accuracy": accuracy["overall"]}
+    if not len(data.valid.queries):
         return {}
-    report = evaluate(model, valid.queries, valid.gallery, progress=False)
+    report = evaluate(model, data.valid.queries, data.valid.gallery, progress=False)
     return {"map_micro": report.map_micro, "map_macro": report.map_macro}
 
 
+def score(row: Mapping[str, Any]) -> float:
+    """What an epoch of a history is chosen by; without validation the last one counts."""
+    return float(row.get("map_micro", row.get("triplet_accuracy", row["epoch"])))
+
+
 def _is_best(history: list[dict[str, Any]]) -> bool:
-    """Whether the last epoch is the best so far; without validation every epoch is."""
-    scores = [row.get("map_micro", row["epoch"]) for row in history]
+    """Whether the last epoch is the best so far."""
+    scores = [score(row) for row in history]
     return scores[-1] > max(scores[:-1], default=-math.inf)
 
 

@@ -1,14 +1,15 @@
-"""Train the networks that come with the package: `python -m agman.course.lab`, or `make lab`.
+"""The weights that come with the package: what `make lab` runs before and after the experiments.
 
-First a backbone that only learns to name garments, the lab's stand-in for ImageNet; then, from
-it, one retrieval network of each kind. Every step writes its weights and its figures when it
-is done, so that an interrupted run goes on where it stopped.
+    python -m agman.course.lab objects     train the backbone that all experiments start from
+    python -m agman.course.lab ship        copy one run of each kind into the package
+
+The backbone learns to name garments and nothing else, the lab's stand-in for ImageNet. The
+retrieval networks are the first seeds of `agman reproduce lab` and `agman reproduce lab_triplets`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,30 +23,30 @@ from tqdm.auto import tqdm
 
 from agman.attributes import RetrievalData
 from agman.backbones import SHIPPED, Backbone, lab_network
-from agman.datasets import lab, lab_categories
-from agman.evaluation import evaluate
-from agman.models import create_model
+from agman.datasets import lab_categories
+from agman.datasets.lab import LAB_CATEGORIES
+from agman.errors import InputError
+from agman.experiments import Variant
+from agman.models import load
 from agman.provenance import provenance
 from agman.sampling import ImageSampler, generator
 from agman.storage import read_json, write_json, write_tensors
-from agman.training import PRESETS, TrainConfig, learning_rate, train
+from agman.training import TrainConfig, learning_rate
 
-RESULTS = Path("book/results/lab_models.json")
+RESULTS = Path("book/results")
+RUNS = Path("runs")
 
-# Name of the shipped file: model and recipe. All start from the object backbone.
-RECIPES: dict[str, tuple[str, TrainConfig]] = {
-    "triplet": ("triplet", PRESETS["lab"]),
-    "csn": ("csn", PRESETS["lab"]),
-    "asenet_v2": ("asenet_v2", PRESETS["lab"]),
-    "agman": ("agman", PRESETS["lab"]),
-    "agman_all_pairs": (
-        "agman",
-        dataclasses.replace(PRESETS["lab"], recipe="all_pairs", batch_size=64, epochs=30),
-    ),
+# Name of the shipped file: the experiment and the variant whose first seed it is.
+SHIPPED_RUNS = {
+    "triplet": ("lab", "Triplet network"),
+    "csn": ("lab", "CSN"),
+    "asenet_v2": ("lab", "ASENet_V2"),
+    "agman_all_pairs": ("lab", "AG-MAN"),
+    "agman": ("lab_triplets", "AG-MAN, triplets"),
 }
 
 
-def train_objects(epochs: int = 10, seed: int = 0) -> tuple[Backbone, dict[str, Any]]:
+def train_objects(epochs: int = 12, seed: int = 0) -> tuple[Backbone, dict[str, Any]]:
     """A backbone trained to name the garment, and nothing else.
 
     Returns:
@@ -59,7 +60,7 @@ def train_objects(epochs: int = 10, seed: int = 0) -> tuple[Backbone, dict[str, 
     network = nn.ModuleList([backbone, linear]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
     config = TrainConfig(schedule="cosine", epochs=epochs, learning_rate=2e-3)
-    started, batch_size = time.perf_counter(), 64
+    started, batch_size = time.perf_counter(), 32
     sampler = ImageSampler(data.train, seed)
     for epoch in range(epochs):
         images, values = sampler.epoch(epoch)
@@ -117,48 +118,42 @@ def _accuracy(backbone: Backbone, linear: nn.Linear, data: RetrievalData) -> flo
     return right / total
 
 
-def train_lab(name: str, runs: Path, seed: int = 0) -> dict[str, Any]:
-    """Train one of `RECIPES`, save it among the shipped weights, and give its test report."""
-    about = provenance()
-    kind, config = RECIPES[name]
-    data = lab()
-    torch.manual_seed(seed)
-    model = create_model(kind, n_attributes=len(data.schema), backbone="lab", weights="objects")
-    started = time.perf_counter()
-    history = train(model, data, dataclasses.replace(config, seed=seed), run=runs / name)
-    report = evaluate(model, data.test.queries, data.test.gallery).to_dict()
-    report |= {
-        "model": kind,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "train_config": dataclasses.asdict(config),
-        "seed": seed,
-        "train_seconds": sum(row["seconds"] for row in history),
-        "wall_seconds": time.perf_counter() - started,
-        "best_epoch": max(history, key=lambda row: row["map_micro"])["epoch"],
-        "provenance": about,
-    }
-    model.provenance = {"data": "lab wardrobe", "licence": "MIT", "test": report}
+def ship(name: str, runs: Path = RUNS, results: Path = RESULTS) -> None:
+    """Copy the weights of a recorded run into the package, with its figures inside.
+
+    Raises:
+        InputError: the run is not recorded, or its folder is gone.
+    """
+    experiment, variant = SHIPPED_RUNS[name]
+    file = results / f"{experiment}.json"
+    recorded = read_json(file)["runs"] if file.exists() else []
+    found = [run for run in recorded if run["variant"] == variant and run["seed"] == 0]
+    weights = runs / "lab" / f"{Variant(variant, 'agman', None).slug}-0" / "best.safetensors"
+    if not found or not weights.exists():
+        raise InputError(
+            f"{weights} or its figures in {file} are missing; run `agman reproduce {experiment}`."
+        )
+    model = load(weights)
+    figures = {key: value for key, value in found[0].items() if key != "history"}
+    model.provenance = {"data": "lab wardrobe", "licence": "MIT", "test": figures}
     model.save(SHIPPED / f"{name}.safetensors")
-    return report
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train what is asked for, all by default, in order."""
+    """Train the backbone, or copy the finished networks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    names = ("objects", *RECIPES)
-    parser.add_argument("names", nargs="*", help=f"any of {', '.join(names)}; default: all")
-    parser.add_argument("--runs", type=Path, default=Path("runs/lab"), help="default: runs/lab")
+    parser.add_argument("step", choices=("objects", "ship"))
+    parser.add_argument("names", nargs="*", help=f"to ship: {', '.join(SHIPPED_RUNS)}; default all")
     options = parser.parse_args(argv)
-    for name in options.names or names:
-        if name == "objects":
-            backbone, result = train_objects()
-            about = {"backbone": "lab", "licence": "MIT", **result}
-            write_tensors(SHIPPED / "objects.safetensors", backbone.state_dict(), about)
-        else:
-            result = train_lab(name, options.runs)
-        before = read_json(RESULTS) if RESULTS.exists() else {}
-        write_json(RESULTS, {**before, name: result})
-        print(name, {k: v for k, v in result.items() if k in ("accuracy", "map_micro")})
+    if options.step == "objects":
+        backbone, result = train_objects()
+        about = {"backbone": "lab", "licence": "MIT", **result}
+        write_tensors(SHIPPED / "objects.safetensors", backbone.state_dict(), about)
+        write_json(RESULTS / "objects.json", result)
+        print(f"objects: {result['accuracy']:.1f} % of {len(LAB_CATEGORIES.values[0])} kinds named")
+        return
+    for name in options.names or SHIPPED_RUNS:
+        ship(name)
 
 
 if __name__ == "__main__":

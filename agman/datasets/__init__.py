@@ -5,6 +5,7 @@ from agman.datasets.catalog import read_csv
 from agman.datasets.csn import CSNTriplets, read_csn
 from agman.datasets.images import FolderImages, ImageStore, PackedImages, pack, read_image
 from agman.datasets.lab import lab, lab_categories
+from agman.datasets.prepared import check_prepared, is_prepared, prepare
 from agman.datasets.splits import split_by_image
 
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "FolderImages",
     "ImageStore",
     "PackedImages",
+    "check_prepared",
+    "is_prepared",
     "lab",
     "lab_categories",
     "pack",
+    "prepare",
     "read_asen",
     "read_csn",
     "read_csv",

@@ -6,6 +6,8 @@
 <root>/<data set>/label_train.txt         image attribute value [attribute value ...]
 <root>/<data set>/query_<split>.txt       image attribute value
 <root>/<data set>/candidate_<split>.txt   image attribute value
+<root>/<data set>/<split>_<side>.npz      our addition: the packed images of filenames_<split>.txt
+<root>/<data set>/images_<side>.npz       or of all splits in one file
 ```
 Numbers count from 0; the splits are train (with labels), valid and test (with queries and
 candidates). `meta.json` written here also lists the names of the values, which other readers of
@@ -33,7 +35,7 @@ from agman.attributes import (
     RetrievalData,
     numbered_schema,
 )
-from agman.datasets.images import FolderImages
+from agman.datasets.images import ChosenImages, FolderImages, ImageStore, PackedImages
 from agman.errors import InputError
 from agman.storage import write_json, write_text
 
@@ -58,7 +60,8 @@ def read_asen(
     Args:
         root: the folder of `meta.json`, or the data set's own folder.
         dataset: its name; may be left out where there is only one.
-        images: the folder that the paths in `filenames_*.txt` start from; default the data set's.
+        images: the folder that the paths in `filenames_*.txt` start from; default the packed
+            images beside the lists (the largest that fit them), else the data set's folder.
         schema: attributes and values, instead of `meta.json`.
         check_images: see that every image file exists; turn off to work with the labels alone.
 
@@ -67,10 +70,9 @@ def read_asen(
     """
     root = Path(root)
     folder, schema = _locate(root, dataset, schema)
-    base = folder if images is None else Path(images)
     pairs = {}
     for split in ("train", "valid", "test"):
-        store = _read_names(folder, split, base, check_images)
+        store = _read_images(folder, split, images, check_images)
         kinds = ("label",) if split == "train" else ("query", "candidate")
         pairs[split] = [_read_labels(folder, kind, split, store, schema) for kind in kinds]
     if not any(len(table.images) for tables in pairs.values() for table in tables):
@@ -154,12 +156,50 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
 
 
-def _read_names(folder: Path, split: str, base: Path, check: bool) -> FolderImages:
+def _read_images(
+    folder: Path, split: str, images: str | os.PathLike[str] | None, check: bool
+) -> ImageStore:
     path = folder / f"filenames_{split}.txt"
-    store = FolderImages(base, read_names(path) if path.exists() else [])
+    names = read_names(path) if path.exists() else []
+    for stem in (split, "images") if images is None and names else ():
+        packed = packed_images(folder, stem, path, names)
+        if packed is not None:
+            return packed
+    store = FolderImages(folder if images is None else images, names)
     if check:
         refuse_missing_images(path, store)
     return store
+
+
+def packed_images(
+    folder: Path, stem: str, listing: Path, names: Sequence[str]
+) -> ImageStore | None:
+    """The largest packed images `<stem>_<side>.npz` that hold those of a list, in its order.
+
+    Returns:
+        None if no such file lies in the folder.
+
+    Raises:
+        InputError: there are such files, but none holds all images of the list.
+    """
+    found = {
+        int(match[1]): path
+        for path in folder.glob(f"{stem}_*.npz")
+        if (match := re.fullmatch(rf"{stem}_([0-9]{{1,5}})\.npz", path.name))
+    }
+    for _, path in sorted(found.items(), reverse=True):
+        packed = PackedImages.open(path)
+        if packed.names == tuple(names):
+            return packed
+        place = {name: i for i, name in enumerate(packed.names)}
+        if all(name in place for name in names):
+            return ChosenImages(packed, [place[name] for name in names])
+    if found:
+        raise InputError(
+            f"{found[max(found)]}: other images than {listing.name}; prepare the data set again, "
+            "or name the folder of the image files with images=...."
+        )
+    return None
 
 
 def read_names(path: Path) -> list[str]:
@@ -198,7 +238,7 @@ def refuse_missing_images(listing: Path, store: FolderImages) -> None:
 
 
 def _read_labels(
-    folder: Path, kind: str, split: str, store: FolderImages, schema: AttributeSchema
+    folder: Path, kind: str, split: str, store: ImageStore, schema: AttributeSchema
 ) -> AttributeTable:
     path = folder / f"{kind}_{split}.txt"
     listing = folder / f"filenames_{split}.txt"

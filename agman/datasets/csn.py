@@ -4,6 +4,7 @@
 <root>/filenames.json                                     plain text, one path per line
 <root>/tripletlists/<attribute>_tripletlist_<split>.txt   anchor far close
 <root>/ut-zap50k-images/...                               the images
+<root>/images_<side>.npz                                  our addition: or the packed images
 ```
 The files put the far image (the negative) second; here the order is anchor, positive, negative.
 """
@@ -18,7 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from agman.attributes import ZAPPOS50K, AttributeSchema
-from agman.datasets.asen import read_integers, read_names, refuse_missing_images
+from agman.datasets.asen import (
+    packed_images,
+    read_integers,
+    read_names,
+    refuse_missing_images,
+)
 from agman.datasets.images import FolderImages, ImageStore
 from agman.errors import InputError
 
@@ -56,7 +62,8 @@ def read_csn(
     Args:
         root: the folder of `filenames.json`; the lists lie in its subfolder `tripletlists` or
             beside it.
-        images: the folder of the images; default `ut-zap50k-images` in `root`.
+        images: the folder of the images; default `ut-zap50k-images` in `root`, or if there is
+            none the packed images beside `filenames.json`.
         limits: for each of train, valid and test the most triplets to keep over all attributes,
             drawn at random, such as `RELEASED_LIMITS`; default all, attribute by attribute.
         seed: of that draw.
@@ -67,28 +74,66 @@ def read_csn(
     """
     root = Path(root)
     listing = root / "filenames.json"
-    base = root / "ut-zap50k-images" if images is None else Path(images)
-    store = FolderImages(base, read_names(listing))
-    if check_images:
-        refuse_missing_images(listing, store)
+    store = _images(listing, root / "ut-zap50k-images", images, check_images)
     unknown = sorted(set(limits or {}) - set(_SUFFIX))
     if unknown:
         raise InputError(f"limits are for train, valid and test, not for {unknown[0]!r}.")
     folder = root / "tripletlists" if (root / "tripletlists").is_dir() else root
-    splits = {}
-    for split in _SUFFIX:
-        triplets = _read_split(folder, split, listing, len(store))
-        splits[split] = _draw(triplets, (limits or {}).get(split), seed)
+    splits = {
+        split: _draw(triplets, (limits or {}).get(split), seed)
+        for split, triplets in read_triplets(folder, listing, len(store)).items()
+    }
+    return CSNTriplets(ZAPPOS50K, store, **splits)
+
+
+def _images(
+    listing: Path, default: Path, images: str | os.PathLike[str] | None, check: bool
+) -> ImageStore:
+    names = read_names(listing)
+    if images is None and not default.is_dir():
+        packed = packed_images(listing.parent, "images", listing, names)
+        if packed is not None:
+            return packed
+    store = FolderImages(default if images is None else images, names)
+    if check:
+        refuse_missing_images(listing, store)
+    return store
+
+
+def read_triplets(folder: Path, listing: Path, n_images: int) -> dict[str, np.ndarray]:
+    """The lists in a folder, for each of train, valid and test.
+
+    Args:
+        folder: where `<attribute>_tripletlist_<split>.txt` lie.
+        listing: the `filenames.json` they belong to, for messages.
+        n_images: how many images it has.
+
+    Returns:
+        (T, 4) attribute, anchor, positive, negative; empty if no list of the split is there.
+
+    Raises:
+        InputError: a list is missing beside its like, or all are, or a line is wrong.
+    """
+    splits = {split: _read_split(folder, split, listing, n_images) for split in _SUFFIX}
     if not any(map(len, splits.values())):
         raise InputError(
             f"{folder}: there are no triplet lists such as class_tripletlist_train.txt."
         )
-    return CSNTriplets(ZAPPOS50K, store, **splits)
+    return splits
+
+
+def list_names() -> list[str]:
+    """The file names of all twelve lists."""
+    return [_list_name(name, split) for split in _SUFFIX for name in ZAPPOS50K.names]
+
+
+def _list_name(attribute: str, split: str) -> str:
+    return f"{attribute}_tripletlist_{_SUFFIX[split]}.txt"
 
 
 def _read_split(folder: Path, split: str, listing: Path, n_images: int) -> np.ndarray:
     """(T, 4) attribute, anchor, positive, negative; empty if no file of the split is there."""
-    paths = [folder / f"{name}_tripletlist_{_SUFFIX[split]}.txt" for name in ZAPPOS50K.names]
+    paths = [folder / _list_name(name, split) for name in ZAPPOS50K.names]
     absent = [path for path in paths if not path.exists()]
     if len(absent) == len(paths):
         return np.empty((0, 4), dtype=np.int64)

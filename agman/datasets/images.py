@@ -185,6 +185,34 @@ class FolderImages:
             return list(pool.map(work, range(n)))
 
 
+class ChosenImages:
+    """Some images of another store, in an order of their own.
+
+    Args:
+        store: the store that holds them.
+        indices: (N,) which of its images.
+    """
+
+    def __init__(self, store: ImageStore, indices: Sequence[int]) -> None:
+        self.store = store
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.names: Sequence[str] = tuple(store.names[i] for i in indices)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"ChosenImages({len(self)} of {self.store!r})"
+
+    def load(self, indices: Any, size: int) -> torch.Tensor:
+        """Images as a uint8 tensor (len(indices), 3, size, size).
+
+        Raises:
+            InputError: see the store's own `load`.
+        """
+        return self.store.load(self.indices[_checked(indices, len(self), size)], size)
+
+
 class _BadImages(InputError):
     """Several files that cannot be read; keeps each sentence so that `pack` can add them up."""
 

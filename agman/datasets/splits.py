@@ -53,7 +53,7 @@ def split_by_image(
     _check_sizes(
         table.source, parts, fractions, len(set(keys)), "images" if groups is None else "groups"
     )
-    valid, test = (_query_gallery(table, part, query_share, seed) for part in parts[1:])
+    valid, test = (queries_and_gallery(table, part, query_share, seed) for part in parts[1:])
     train = _rows_of(table, parts[0])
     return RetrievalData(table.schema.name, table.schema, train, valid, test)
 
@@ -107,9 +107,17 @@ def _check_sizes(
             )
 
 
-def _query_gallery(
+def queries_and_gallery(
     table: AttributeTable, images: np.ndarray, query_share: float, seed: int
 ) -> QueryGallery:
+    """Some images of a table, the first of them by a hash of seed and name as queries.
+
+    Args:
+        table: the labelled images.
+        images: (n,) which of its images to divide.
+        query_share: share of these that are queries; the rest is their gallery.
+        seed: another seed, other queries.
+    """
     keys = [table.images.names[i] for i in images]
     order = [i for group in _hashed_groups(images, keys, f"query {seed}") for i in group]
     n = min(max(round(query_share * len(order)), 1), max(len(order) - 1, 0))
