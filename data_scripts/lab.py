@@ -1,10 +1,11 @@
-"""Write the lab wardrobe as picture files with ASEN's index files, like a downloaded data set.
+"""Write the lab wardrobe as picture files and as a prepared data set, like a downloaded one.
 
     python data_scripts/lab.py --out data
 
-makes `data/images/lab/...png` and `data/lab/*.txt` with `data/meta.json`; read it back with
-`agman.datasets.read_asen("data", "lab", images="data/images")`. An interrupted run goes on where
-it stopped; a finished one changes nothing.
+needs nothing but this package: it draws `data/images/lab/...png` (some 150 MB), and writes
+`data/lab/*.txt`, `data/meta.json` and `data/lab/{train,valid,test}_96.npz` (300 MB), which
+`agman train --data data/lab` reads. An interrupted run goes on where it stopped; a finished one
+changes nothing. Run it once at a time.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from agman.attributes import AttributeTable, QueryGallery, RetrievalData
-from agman.datasets import PackedImages, lab, pack, read_asen, write_asen
+from agman.datasets import PackedImages, lab, read_asen, read_image
+from agman.datasets.prepared import SPLITS, finish, planned, tables
 from agman.errors import InputError
 from agman.storage import replacing
+
+SIDE = 96  # as drawn
 
 
 def with_file_names(data: RetrievalData) -> RetrievalData:
@@ -40,55 +44,56 @@ def with_file_names(data: RetrievalData) -> RetrievalData:
     return replace(data, train=named(data.train), valid=both(data.valid), test=both(data.test))
 
 
-def pictures(data: RetrievalData) -> Iterator[tuple[str, np.ndarray]]:
+def drawings(data: RetrievalData) -> Iterator[tuple[str, np.ndarray]]:
     """Name and pixels of every image once."""
-    for table in (data.train, data.valid.queries, data.test.queries):
-        store = table.images
+    for split in SPLITS:
+        store = tables(data, split)[0].images
         if isinstance(store, PackedImages):
             yield from zip(store.names, store.array, strict=True)
 
 
 def write_pictures(data: RetrievalData, folder: Path) -> int:
     """Write the pictures that are not there yet; how many that were."""
-    missing = [(n, pixels) for n, pixels in pictures(data) if not (folder / n).exists()]
+    missing = [(n, pixels) for n, pixels in drawings(data) if not (folder / n).exists()]
     for name, pixels in tqdm(missing, "writing", unit="image", disable=not missing):
         with replacing(folder / name) as temporary:
             Image.fromarray(pixels).save(temporary, format="PNG")
     return len(missing)
 
 
-def check(out: Path) -> None:
-    """Read everything back and compare it with the drawing.
+def check_pictures(data: RetrievalData, folder: Path) -> None:
+    """Compare every picture with its drawing.
 
     Raises:
-        InputError: something is missing, damaged or differs.
+        InputError: one is missing, damaged or differs.
     """
-    written = read_asen(out, "lab", images=out / "images")
-    n = [len(t.images) for t in (written.train, written.valid.queries, written.test.queries)]
-    drawn = with_file_names(lab(*n))
-    for name in ("train", "valid", "test"):
-        one, two = getattr(written, name), getattr(drawn, name)
-        for ours, theirs in zip(_tables(one), _tables(two), strict=True):
-            if rows(ours) != rows(theirs):
-                raise InputError(f"{out}/lab: the rows of {name} differ from the drawing's.")
-    drawing = dict(pictures(drawn))
-    for table in (written.train, written.valid.queries, written.test.queries):
-        store = pack(table.images, 96)
-        for name, pixels in zip(store.names, store.array, strict=True):
-            if not np.array_equal(pixels, drawing[name]):
-                raise InputError(f"{out}/images/{name} differs from the drawing; delete it.")
-    print(f"{out} is right: {n[0]} train, {n[1]} valid, {n[2]} test images.")
+    total = sum(len(tables(data, split)[0].images) for split in SPLITS)
+    for name, pixels in tqdm(drawings(data), "checking", total, unit="image"):
+        if not np.array_equal(np.asarray(read_image(folder / name)), pixels):
+            raise InputError(f"{folder / name} differs from its drawing; delete it and run again.")
 
 
-def _tables(part: AttributeTable | QueryGallery) -> list[AttributeTable]:
-    return [part] if isinstance(part, AttributeTable) else [part.queries, part.gallery]
+def numbers_written(out: Path) -> list[int]:
+    """How many images the lists in the folder name, split by split."""
+    written = read_asen(out, "lab", images=out, check_images=False)
+    return [len(tables(written, split)[0].images) for split in SPLITS]
 
 
-def rows(table: AttributeTable) -> list[tuple[str, int, int]]:
-    """Sorted (file, attribute, value), whatever the numbering of the images."""
-    names = table.images.names
-    columns = zip(table.image.tolist(), table.attribute.tolist(), table.value.tolist(), strict=True)
-    return sorted((names[i], a, v) for i, a, v in columns)
+def run(options: argparse.Namespace) -> None:
+    """All steps that were asked for."""
+    out = options.out
+    if options.dry_run:
+        n = sum(options.n)
+        print(f"Would draw {n:,} images of {SIDE} x {SIDE} pixels into {out / 'images'}.")
+        print(planned("lab", n, out, SIDE))
+        return
+    numbers = numbers_written(out) if options.check else options.n
+    data = with_file_names(lab(*numbers))
+    if options.check:
+        check_pictures(data, out / "images")
+    else:
+        print(f"{write_pictures(data, out / 'images'):,} pictures written")
+    finish(data, out / "images", out, SIDE, check=options.check, dry=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,23 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs=3,
         default=(8000, 1000, 2000),
         metavar=("TRAIN", "VALID", "TEST"),
-        help="how many images (default: 8000 1000 2000)",
+        help="how many images (default: 8000 1000 2000; --check takes those written)",
     )
     parser.add_argument("--check", action="store_true", help="only check what was written")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
-    options = parser.parse_args(argv)
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     try:
-        if options.dry_run:
-            print(
-                f"Would draw {sum(options.n):,} images of 96 x 96 pixels into "
-                f"{options.out}/images, and write their lists into {options.out}/lab."
-            )
-            return 0
-        if not options.check:
-            data = with_file_names(lab(*options.n))
-            print(f"{write_pictures(data, options.out / 'images'):,} pictures written")
-            write_asen(data, options.out)
-        check(options.out)
+        run(parser.parse_args(argv))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,3 @@
-import hashlib
 import importlib.util
 import io
 import re
@@ -14,15 +13,16 @@ from PIL import Image
 
 from agman import storage
 from agman.attributes import FASHIONAI
-from agman.datasets import PackedImages, read_asen
+from agman.datasets import PackedImages, prepared, read_asen
+from tests.data_scripts import trees
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE, TWO = "fashionAI_attributes_train1", "fashionAI_attributes_train2"
+ONE, TWO = trees.PARTS
 PER_ATTRIBUTE = 15
 
 
 @pytest.fixture(scope="module")
-def module():
+def script():
     spec = importlib.util.spec_from_file_location(
         "fashionai_script", ROOT / "data_scripts/fashionai.py"
     )
@@ -31,12 +31,6 @@ def module():
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
-
-
-@pytest.fixture
-def script(module, monkeypatch):
-    monkeypatch.setattr(module, "SIDE", 32)
-    return module
 
 
 def picture(seed):
@@ -48,27 +42,8 @@ def picture(seed):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A tree of the true format: 120 images; an m in some rows; sleeve_length 0 never occurs."""
-    root = tmp_path_factory.mktemp("fashionai")
-    lines = {ONE: [], TWO: []}
-    for a, name in enumerate(FASHIONAI.names):
-        for i in range(PER_ATTRIBUTE):
-            part = (ONE, TWO)[i % 2]
-            n = FASHIONAI.n_values[a]
-            value = i % n or (1 if name == "sleeve_length" else 0)
-            letters = ["n"] * n
-            letters[value] = "y"
-            if i % 7 == 3:
-                letters[(value + 1) % n] = "m"
-            stem = hashlib.md5(f"{a} {i}".encode()).hexdigest()
-            path = f"Images/{name}_labels/{stem}.jpg"
-            (root / part / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / part / path).write_bytes(picture(100 * a + i))
-            lines[part].append(f"{path},{name}_labels,{''.join(letters)}")
-    for part, rows in lines.items():
-        (root / part / "Annotations").mkdir()
-        (root / part / "Annotations/label.csv").write_text("\n".join(rows) + "\n")
-    return root
+    """A tree of the true format: 120 images; an m in 16 rows; sleeve_length 0 never occurs."""
+    return trees.fashionai_tree(tmp_path_factory.mktemp("fashionai"), PER_ATTRIBUTE)
 
 
 @pytest.fixture
@@ -90,7 +65,7 @@ def zips(original, tmp_path):
 
 
 def go(script, root, out, *words):
-    return script.main(["--root", str(root), "--out", str(out), *words])
+    return script.main(["--root", str(root), "--out", str(out), "--side", "32", *words])
 
 
 def state(folder):
@@ -218,8 +193,8 @@ def test_the_same_file_name_in_both_parts_stays_on_one_side(script, root):
         (root / name).touch()
     data = script.own_split(script.to_table(labels, root), seed=0)
     sides = [
-        {Path(name).name for table in script.tables(data, split) for name in names_of(table)}
-        for split in script.SPLITS
+        {Path(name).name for table in prepared.tables(data, split) for name in names_of(table)}
+        for split in prepared.SPLITS
     ]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 60
 
@@ -367,12 +342,11 @@ def test_a_full_disk_leaves_nothing_half_written(script, root, zips, tmp_path, c
     assert not list(tmp_path.rglob("*.part"))
     assert not (tmp_path / "refused/FashionAI/label_train.txt").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(script, "SIDE", 32)
     assert go(script, zips, tmp_path / "refused") == 0
 
 
 def test_a_disk_too_small_is_noticed_before_the_work(script, root, zips, capsys, monkeypatch):
-    monkeypatch.setattr(script, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(prepared, "free_bytes", lambda _: 1000)
     assert "packing the images needs 0.4 MB and 0.0 MB are free" in refused(script, capsys, root)
     assert f"unpacking {ONE}.zip needs" in refused(script, capsys, zips)
     assert not (zips / ONE).exists()
@@ -383,21 +357,21 @@ def test_a_disk_too_small_is_noticed_before_the_work(script, root, zips, capsys,
 
 def test_a_killed_run_goes_on_where_it_stopped(script, zips, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    pack, packed = script.pack, []
+    pack, packed = prepared.pack, []
 
-    def killed(store, size, path):
+    def killed(store, size, path, progress):
         if packed:
             path.with_name(f".{path.name}.99.part").write_bytes(b"half")
             raise KeyboardInterrupt
         packed.append(path)
         return pack(store, size, path=path, progress=False)
 
-    monkeypatch.setattr(script, "pack", killed)
+    monkeypatch.setattr(prepared, "pack", killed)
     with pytest.raises(KeyboardInterrupt):
         go(script, zips, out)
     assert [p.name for p in out.rglob("*.npz")] == ["train_32.npz"]
     before = state(out / "FashionAI") | state(zips)
-    monkeypatch.setattr(script, "pack", pack)
+    monkeypatch.setattr(prepared, "pack", pack)
     assert go(script, zips, out) == 0
     after = state(out) | state(zips)
     lost = [p for p, when in before.items() if after.get(p) != when]
@@ -447,6 +421,55 @@ def test_check_notices_what_was_spoilt(script, root, tmp_path, capsys):
     assert packed.read_bytes() == whole
 
 
+def test_check_notices_an_image_that_went_missing_or_broke(script, root, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert go(script, root, out) == 0
+    file = sorted((root / TWO).rglob("*.jpg"))[4]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200])
+    assert go(script, root, out) == 0, "a finished run looks at no image"
+    capsys.readouterr()
+    assert go(script, root, out, "--check") == 2
+    assert f"{file}: damaged or cut short" in capsys.readouterr().err
+    file.unlink()
+    assert go(script, root, out, "--check") == 2
+    assert "1 of 120 images are not in" in capsys.readouterr().err
+
+
+def test_lists_alone(script, root, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert go(script, root, out, "--no-pack", "--dry-run") == 0
+    assert "Would write the lists of 120 images" in capsys.readouterr().out
+    assert go(script, root, out, "--no-pack") == 0
+    assert f"--data {out}/FashionAI --images {root} --run" in capsys.readouterr().out
+    assert not list(out.rglob("*.npz"))
+    before = state(out)
+    assert go(script, root, out, "--no-pack") == 0
+    assert go(script, root, out, "--no-pack", "--check") == 0
+    assert state(out) == before
+    assert len(read_asen(out / "FashionAI", images=root).train.images) == 96
+    assert go(script, root, out) == 0
+    assert {p: when for p, when in state(out).items() if p.suffix != ".npz"} == before
+    file = sorted((root / ONE).rglob("*.jpg"))[0]
+    file.write_bytes(b"no image")
+    capsys.readouterr()
+    assert go(script, root, out, "--no-pack", "--check") == 2
+    assert f"{file}: not an image" in capsys.readouterr().err
+
+
+def test_a_side_without_pixels_is_refused(script, root, capsys):
+    for words in (["--side", "0"], ["--side", "-8", "--dry-run"]):
+        assert "at least 1 pixel" in refused(script, capsys, root, *words)
+
+
+def test_the_prepared_set_needs_no_photos(script, root, tmp_path):
+    assert go(script, root, tmp_path / "out") == 0
+    shutil.rmtree(root)
+    data = read_asen(tmp_path / "out" / "FashionAI")
+    assert data.test.queries.images.load([0, 1], 24).shape == (2, 3, 24, 24)
+    assert data.schema == FASHIONAI
+
+
 # ------------------------------------------------------------------ ASEN's published lists
 
 
@@ -487,12 +510,25 @@ def test_a_split_that_is_absent_altogether(script, root, lists, capsys):
     assert "There is no folder" in refused(script, capsys, root, "--splits", str(lists / "x"))
 
 
+def test_lists_of_the_development_branch_are_found_in_the_parts(script, root, lists, tmp_path):
+    released = {file.name: file.read_text() for file in lists.iterdir()}
+    for file in lists.glob("filenames_*.txt"):
+        file.write_text(file.read_text().replace(ONE, "test").replace(TWO, "test"))
+        assert f"{ONE[:9]}" not in file.read_text()
+    out = tmp_path / "out"
+    assert go(script, root, out, "--splits", str(lists)) == 0
+    assert {f.name: f.read_text() for f in (out / "FashionAI").glob("*.txt")} == released
+    assert go(script, root, out, "--splits", str(lists), "--check") == 0
+
+
 def test_lists_of_another_release_are_refused_with_counts(script, root, lists, capsys):
     file = lists / "filenames_test.txt"
-    file.write_text(file.read_text().replace(ONE, "test").replace(TWO, "test"))
+    names = file.read_text().split()
+    other = [name.replace(".jpg", "0.jpg") for name in names[2:]]
+    file.write_text("\n".join([*names[:2], *other]))
     message = refused(script, capsys, root, "--splits", str(lists))
-    assert "12 of 12 images are not in" in message
-    assert "first test/Images/" in message
+    assert message.startswith(f"{file}, line 3: neither part's label.csv labels '{other[0]}'")
+    assert "(10 of 12 images)" in message
 
 
 def test_lists_that_contradict_the_labels_are_refused(script, root, lists, capsys):
@@ -509,8 +545,7 @@ def test_lists_that_lead_out_of_the_folder_are_refused(script, root, lists, caps
     file = lists / "filenames_train.txt"
     file.write_text("\n".join(["../secret.jpg", *file.read_text().splitlines()[1:]]))
     message = refused(script, capsys, root, "--splits", str(lists))
-    assert "first ../secret.jpg" in message
-    assert "instead of no label" in message
+    assert f"{file}, line 1: neither part's label.csv labels '../secret.jpg'" in message
 
 
 # ------------------------------------------------------------------ real rows
@@ -534,4 +569,36 @@ def test_real_rows_read_like_asens_lists(script, realdata):
     assert [*zip(queries, candidates)][:-1] == list(script.PUBLISHED_TEST.values())
     rows = dict(zip(labels.names, zip(labels.attribute, labels.value)))
     for table in (data.test.queries, data.test.gallery):
-        assert {n: (a, v) for n, a, v in script.rows(table)}.items() <= rows.items()
+        assert {n: (a, v) for n, a, v in prepared.rows(table)}.items() <= rows.items()
+
+
+def test_real_test_lists_over_made_up_photos(script, lists, root, realdata, tmp_path):
+    """A few rows of ASEN's real `dev` lists, whose paths name neither part."""
+    folder = realdata / "fashionai-split"
+    names = (folder / "filenames_test.txt").read_text().split()
+    chosen = {}
+    for kind in ("query", "candidate"):
+        rows = (folder / f"{kind}_test.txt").read_text().splitlines()[:6]
+        chosen[kind] = [tuple(map(int, row.split())) for row in rows]
+    used = [row[0] for rows in chosen.values() for row in rows]
+    (lists / "filenames_test.txt").write_text("".join(f"{names[i]}\n" for i in used))
+    for kind, rows in chosen.items():
+        text = "".join(f"{used.index(i)} {a} {v}\n" for i, a, v in rows)
+        (lists / f"{kind}_test.txt").write_text(text)
+    labels = (folder / "label_test.csv").read_text().splitlines()
+    for number, image in enumerate(used):
+        part, path = (ONE, TWO)[number % 2], names[image].removeprefix("test/")
+        with label_file(root, part).open("a") as file:
+            file.write(next(line for line in labels if line.startswith(path)) + "\n")
+        (root / part / path).parent.mkdir(exist_ok=True)
+        (root / part / path).write_bytes(picture(number))
+    out = tmp_path / "out"
+    assert go(script, root, out, "--splits", str(lists)) == 0
+    data = read_asen(out / "FashionAI")
+    assert len(data.train.images) == 96
+    ours = prepared.rows(data.test.queries) + prepared.rows(data.test.gallery)
+    asens = [(names[i], a, v) for rows in chosen.values() for i, a, v in rows]
+    assert [(n.split("/", 1)[1], a, v) for n, a, v in ours] == [
+        (n.split("/", 1)[1], a, v) for n, a, v in asens
+    ]
+    assert {n.split("/", 1)[0] for n, _, _ in ours} == {ONE, TWO}
