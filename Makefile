@@ -9,7 +9,7 @@ PORT ?= 8000
 EXTRAS := book,timm,dev
 READY := .venv/.ready
 NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
-PACKAGE := $(shell find agman -name '*.py' -o -name '*.safetensors')
+PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json')
 
 .PHONY: help book test serve lab lint vendor publish clean
 
@@ -49,7 +49,8 @@ publish:  ## put the repository's address everywhere: make publish REPO=https://
 clean:  ## remove the built book and all caches, keep .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
-# Notebook outputs are cached by their code cells only: forget them when the package changes.
+# Notebook outputs are cached by their code cells only: forget them when the package or a
+# recorded result changes.
 _build/package: $(PACKAGE) constraints.txt
 	@rm -rf _build/.jupyter_cache && mkdir -p _build && touch $@
 

@@ -206,8 +206,8 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         metavar="NAME",
-        help="start values: lab, products, fashionai, deepfashion or zappos50k (default: lab for "
-        "lab, products for a CSV, the data set's own otherwise)",
+        help="start values: lab, lab_triplets, products, fashionai, deepfashion or zappos50k "
+        "(default: lab for lab, products for a CSV, the data set's own otherwise)",
     )
     add(
         "--freeze",

@@ -183,7 +183,7 @@ def _plan(args: argparse.Namespace, kind: str, data: Data | None) -> _Plan:
         raise InputError(f"There is no preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     if kind == "lab" and (args.images or args.attributes):
         raise InputError("--images and --attributes belong to a CSV, not to --data lab.")
-    small = preset in ("lab", "products")
+    small = preset in ("lab", "lab_triplets", "products")
     backbone = args.backbone or ("lab" if small else "resnet50")
     weights = args.weights
     if weights is None and backbone == "lab":

@@ -21,10 +21,11 @@ import torch
 from PIL import Image
 
 import agman
-from agman import cli, datasets
+from agman import cli, commands, datasets
 from agman.index import fingerprint
 from agman.training import RunFolder
 from tests import tiny
+from tests.test_experiments import prepared, triplet_lists
 
 ROOT = Path(__file__).resolve().parents[1]
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230)}
@@ -261,6 +262,136 @@ def test_an_asen_folder_from_training_to_evaluation(tmp_path: Path) -> None:
     said = run("train", "--data", data, "--run", folder, *SMALL)
     assert said.code == 0, said.err
     assert run("evaluate", "--run", folder, "--quiet").code == 0
+
+
+def test_a_prepared_folder_needs_no_images(tmp_path: Path) -> None:
+    folder, words = prepared(tmp_path / "data", "FashionAI"), [*SMALL, "--backbone", "lab"]
+    said = run("train", "--data", folder, "--run", tmp_path / "run", *words, "--triplets", 32)
+    assert said.code == 0, said.err
+    assert "Preset fashionai, recipe triplet" in said.out
+    assert run("evaluate", "--run", tmp_path / "run", "--quiet").code == 0
+    again = ("--preset", "fashionai", "--model", "agman", "--released", "--triplets", 32)
+    said = run("train", "--data", folder, "--run", tmp_path / "released", *words, *again)
+    assert said.code == 0, said.err
+    config = json.loads((tmp_path / "released" / "config.json").read_text())
+    assert config["train_config"]["weighting"] == "released"
+    assert config["model_config"]["unguarded_norm"]
+
+
+@pytest.fixture(scope="module")
+def shoes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Said]:
+    """A folder of triplets, a run on it, and what training said."""
+    folder = tmp_path_factory.mktemp("shoes")
+    triplet_lists(folder / "Zappos50k")
+    words = ("--data", folder / "Zappos50k", "--backbone", "lab", *SMALL)
+    said = run("train", *words, "--run", folder / "run", "--triplets", 200)
+    assert said.code == 0, said.err
+    return folder / "Zappos50k", folder / "run", said
+
+
+def test_a_folder_of_triplets_from_training_to_evaluation(
+    shoes: tuple[Path, Path, Said], tmp_path: Path
+) -> None:
+    folder, trained, said = shoes
+    for part in ("48 photos in triplets", "Preset zappos50k", "valid triplets %", "160 triplets"):
+        assert part in said.out
+    first = json.loads((trained / "report.json").read_text())
+    assert list(first["triplet_accuracy"]) == ["class", "closure", "gender", "heel", "overall"]
+    assert first["triplet_accuracy"]["overall"] > 55
+    assert first["provenance"]["versions"]["torch"]
+    one = run("evaluate", "--run", trained, "--quiet", "--json", tmp_path / "e.json")
+    assert one.code == 0, one.err
+    assert f"overall  {first['triplet_accuracy']['overall']:16.2f}\n" in one.out
+    ours = json.loads((tmp_path / "e.json").read_text())
+    assert ours["triplet_accuracy"] == first["triplet_accuracy"]
+    other = run("evaluate", "--weights", trained, "--data", folder, "--quiet")
+    assert one.out.startswith(other.out), "and then where it was written"
+    assert run("evaluate", "--run", trained, "--quiet", "--split", "valid").out != other.out
+    refused(run("evaluate", "--run", trained, "--quiet", "--worst", 3), "--worst")
+    checked = run("data", "check", folder, "--quiet")
+    assert "train: 240 triplets" in checked.out
+    assert "All 48 photos can be read." in checked.out
+    refused(run("data", "check", folder, "--attributes", "heel"), "--attributes")
+
+
+def test_released_triplets_go_without_the_classification(
+    shoes: tuple[Path, Path, Said], tmp_path: Path
+) -> None:
+    words = ("--data", shoes[0], "--backbone", "lab", *SMALL, "--triplets", 32, "--released")
+    assert run("train", *words, "--run", tmp_path).code == 0
+    described = json.loads((tmp_path / "config.json").read_text())["model_config"]
+    assert described["unowned_mask"]
+    assert not described["classification"]
+
+
+def test_triplets_with_labels_beside_them_give_map_too(
+    shoes: tuple[Path, Path, Said], tmp_path: Path
+) -> None:
+    folder = prepared(tmp_path / "data", "Zappos50k")
+    triplet_lists(folder)
+    said = run("evaluate", "--weights", shoes[1], "--data", folder, "--quiet", "--worst", 2)
+    assert said.code == 0, said.err
+    assert said.out.index("triplets right %") < said.out.index("micro (all queries)")
+
+
+def test_ties_as_the_released_scripts_break_them(
+    trained: tuple[Path, Said], shop: Path, tmp_path: Path
+) -> None:
+    """A network without weights scores everything alike; then only the order of the rows counts."""
+    model = agman.load(trained[0] / "best.safetensors")
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.save(tmp_path / "flat.safetensors")
+    words = ("evaluate", "--weights", tmp_path / "flat.safetensors", "--data", shop, "--quiet")
+    found = {}
+    for ties in ("fair", "order"):
+        assert run(*words, "--ties", ties, "--json", tmp_path / "report.json").code == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["ties"] == ties
+        found[ties] = report["per_attribute"]["place"]
+    data = datasets.split_by_image(datasets.read_csv(shop), fractions=commands.SHARES)
+    queries, gallery = (part.of("place").value for part in (data.test.queries, data.test.gallery))
+    fair, order = [], []
+    for value in queries:
+        ranks = np.flatnonzero(gallery == value) + 1
+        fair.append(len(ranks) / len(gallery))
+        order.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    assert found["fair"] == pytest.approx(100 * np.mean(fair))
+    assert found["order"] == pytest.approx(100 * np.mean(order))
+    assert abs(found["fair"] - found["order"]) > 1
+
+
+def test_two_processes_train_what_one_trains(shop: Path, tmp_path: Path) -> None:
+    options = ("--model", "csn", "--freeze", "--recipe", "triplet", "--triplets", 32)
+    words = ["train", "--data", shop, *SMALL, *options]
+    one = run(*words, "--run", tmp_path / "one")
+    assert one.code == 0, one.err
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launch, "-m", "--", "agman.cli", *words, "--run", tmp_path / "two"]
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Training on cpu by 2 processes") == 1, "one of them speaks"
+    assert done.stdout.count("macro (attributes)") == 1
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert [row["map_micro"] for row in logs[1]] == pytest.approx(
+        [row["map_micro"] for row in logs[0]], abs=1e-3
+    )
+    ours, theirs = (agman.load(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+        path.name for path in (tmp_path / "one").iterdir()
+    }
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -582,13 +713,13 @@ def test_help_is_there_and_light() -> None:
     """No torch, so that help appears at once."""
     code = (
         "import sys, agman.cli; codes = [agman.cli.main([c, '--help'][c == '':]) for c in "
-        "('', 'train', 'evaluate', 'embed', 'search', 'data', 'models', 'doctor')]; "
+        "('', 'train', 'evaluate', 'embed', 'search', 'data', 'reproduce', 'models', 'doctor')]; "
         "print(codes, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{[0] * 8} False False"
+    assert done.stdout.splitlines()[-1] == f"{[0] * 9} False False"
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -205,7 +205,9 @@ ROWS = (
     {"sampling", "checkpoint", "loading"},
     {"evaluation", "index"},
     {"training", "figures"},
+    {"experiments"},
     {"course"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )

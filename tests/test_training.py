@@ -6,12 +6,26 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import agman
+from agman.attributes import ZAPPOS50K
+from agman.datasets import CSNTriplets
 from agman.errors import InputError
-from agman.training import PRESETS, RELEASED, Objective, RunFolder, Steps, TrainConfig, train
+from agman.evaluation import evaluate_triplets
+from agman.sampling import Triplets
+from agman.training import (
+    PRESETS,
+    RELEASED,
+    Objective,
+    RunFolder,
+    Steps,
+    TrainConfig,
+    score,
+    train,
+)
 from tests import tiny
 
 QUICK = TrainConfig(
@@ -19,9 +33,9 @@ QUICK = TrainConfig(
 )
 
 
-def model(name="agman", seed=0, size=32, **options):
+def model(name="agman", seed=0, size=32, n_attributes=2, **options):
     torch.manual_seed(seed)
-    made = agman.create_model(name, n_attributes=2, backbone="lab", **options)
+    made = agman.create_model(name, n_attributes=n_attributes, backbone="lab", **options)
     made.preprocessing = dataclasses.replace(made.preprocessing, size=size)
     return made
 
@@ -220,6 +234,82 @@ def test_two_processes_equal_one(tmp_path):
     assert torch.equal(rank0, rank1)
     torch.testing.assert_close(rank0, one, atol=1e-6, rtol=1e-4)
     assert (control - one).abs().max() > 1e-4
+
+
+def listed(n_train=96, n_valid=40):
+    """Triplets of the tiny squares: class is their colour, gender their place."""
+    rows, random = tiny.table(48), np.random.default_rng(0)
+
+    def draw(n):
+        found = []
+        while len(found) < n:
+            a, (anchor, positive, negative) = random.integers(2), random.integers(48, size=3)
+            value = rows.of(int(a)).value
+            if anchor != positive and value[anchor] == value[positive] != value[negative]:
+                found.append((2 * a, anchor, positive, negative))
+        return np.array(found, dtype=np.int64).reshape(-1, 4)
+
+    return CSNTriplets(ZAPPOS50K, rows.images, draw(n_train), draw(n_valid), draw(0))
+
+
+def test_published_triplets_are_learned_and_choose_the_epoch(tmp_path):
+    data, config = listed(), dataclasses.replace(QUICK, epochs=5)
+    trained = model(n_attributes=4)
+    history = train(trained, data, config, run=tmp_path, progress=False)
+    accuracies = [row["triplet_accuracy"] for row in history]
+    assert max(accuracies) > 0.75
+    assert len(set(accuracies)) > 1
+    triplets = Triplets(*data.valid.T)
+    kept = evaluate_triplets(trained, data.images, triplets, data.schema, progress=False)
+    assert kept["overall"] == max(accuracies)
+    assert "map_micro" not in history[0]
+    assert agman.load(tmp_path / "best.safetensors").schema == ZAPPOS50K
+
+
+def test_an_epoch_is_chosen_by_the_score_there_is():
+    assert score({"epoch": 3, "map_micro": 0.5, "map_macro": 0.9}) == 0.5
+    assert score({"epoch": 3, "triplet_accuracy": 0.7}) == 0.7
+    assert score({"epoch": 3, "loss": 0.1}) == 3
+    history = train(model(n_attributes=4), listed(n_valid=0), QUICK, progress=False)
+    assert [score(row) for row in history] == [1, 2, 3]
+
+
+def test_an_image_is_labelled_for_what_it_was_compared_on():
+    data = listed(n_train=12)
+    step = next(Steps.of(data, dataclasses.replace(QUICK, batch_size=12)).draw(0, slice(0, 12)))
+    for image, target in zip(step.images, step.targets, strict=True):
+        compared = {int(a) for a, *images in data.train if image in images}
+        assert set(np.flatnonzero(target)) == compared
+
+
+def test_listed_triplets_are_all_used_or_others_each_epoch():
+    data = listed(n_train=96)
+    whole = dataclasses.replace(QUICK, triplets_per_epoch=1000)
+
+    def seen(config, epoch):
+        steps = Steps.of(data, config)
+        batches = [step.images.reshape(3, -1).T for step in steps.draw(epoch, slice(0, 16))]
+        return sorted(map(tuple, np.concatenate(batches).tolist()))
+
+    assert seen(whole, 0) == seen(whole, 1) == sorted(map(tuple, data.train[:, 1:].tolist()))
+    fewer = dataclasses.replace(QUICK, triplets_per_epoch=32)
+    assert len(seen(fewer, 0)) == 32
+    assert seen(fewer, 0) != seen(fewer, 1)
+    assert set(seen(fewer, 0)) <= set(seen(whole, 0))
+
+
+def test_a_frozen_backbone_learns_published_triplets_too():
+    config = dataclasses.replace(QUICK, freeze_backbone=True)
+    history = train(model("csn", n_attributes=4), listed(), config, progress=False)
+    assert history[-1]["ranking"] < history[0]["ranking"]
+
+
+def test_triplets_admit_no_other_recipe_and_must_be_there():
+    pairs = dataclasses.replace(QUICK, recipe="all_pairs")
+    with pytest.raises(InputError, match="recipe is 'all_pairs'"):
+        train(model(n_attributes=4), listed(), pairs, progress=False)
+    with pytest.raises(InputError, match="there are 0 triplets"):
+        train(model(n_attributes=4), listed(n_train=0), QUICK, progress=False)
 
 
 def test_targets_released_and_repaired():
