@@ -1,14 +1,15 @@
 """The index files of ASEN, the interchange format of attribute-specific retrieval.
 
-```
-<root>/meta.json                          names of attributes and how many values each has
-<root>/<data set>/filenames_<split>.txt   one image path per line; the line number is the id
-<root>/<data set>/label_train.txt         image attribute value [attribute value ...]
-<root>/<data set>/query_<split>.txt       image attribute value
-<root>/<data set>/candidate_<split>.txt   image attribute value
-<root>/<data set>/<split>_<side>.npz      our addition: the packed images of filenames_<split>.txt
-<root>/<data set>/images_<side>.npz       or of all splits in one file
-```
+::
+
+    <root>/meta.json                        names of attributes and how many values each has
+    <root>/<data set>/filenames_<split>.txt one image path per line; the line number is the id
+    <root>/<data set>/label_train.txt       image attribute value [attribute value ...]
+    <root>/<data set>/query_<split>.txt     image attribute value
+    <root>/<data set>/candidate_<split>.txt image attribute value
+    <root>/<data set>/<split>_<side>.npz    our addition: the packed images of filenames_<split>.txt
+    <root>/<data set>/images_<side>.npz     or of all splits in one file
+
 Numbers count from 0; the splits are train (with labels), valid and test (with queries and
 candidates). `meta.json` written here also lists the names of the values, which other readers of
 the format pass over.

@@ -1,11 +1,12 @@
 """The triplet lists of Conditional Similarity Networks for Zappos50k.
 
-```
-<root>/filenames.json                                     plain text, one path per line
-<root>/tripletlists/<attribute>_tripletlist_<split>.txt   anchor far close
-<root>/ut-zap50k-images/...                               the images
-<root>/images_<side>.npz                                  our addition: or the packed images
-```
+::
+
+    <root>/filenames.json                                     plain text, one path per line
+    <root>/tripletlists/<attribute>_tripletlist_<split>.txt   anchor far close
+    <root>/ut-zap50k-images/...                               the images
+    <root>/images_<side>.npz                                  our addition: or the packed images
+
 The files put the far image (the negative) second; here the order is anchor, positive, negative.
 """
 

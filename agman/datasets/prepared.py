@@ -1,9 +1,10 @@
 """Prepared data sets: what the scripts in `data_scripts/` write and `agman train --data` reads.
 
-```
-<out>/meta.json, <out>/<name>/*.txt     the index files of ASEN
-<out>/<name>/<split>_<side>.npz         the images of a split as squares, in the order of its list
-```
+::
+
+    <out>/meta.json, <out>/<name>/*.txt the index files of ASEN
+    <out>/<name>/<split>_<side>.npz     the images of a split as squares, in the order of its list
+
 Everything is written whole or not at all, split by split, so that an interrupted run goes on where
 it stopped and a finished one changes nothing. Prepare one data set by one process at a time.
 """

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from agman.datasets.images import (
     MAX_PIXELS,
+    ChosenImages,
     FolderImages,
     PackedImages,
     load_image,
@@ -412,3 +413,16 @@ class TestFolderAndPack:
         packed = pack(FolderImages(realdata / "clothing-cc0" / "images", names), 64, progress=False)
         assert packed.array.shape == (40, 64, 64, 3)
         assert packed.array.std(axis=(1, 2, 3)).min() > 5  # every one shows something
+
+
+class TestChosenImages:
+    def test_some_images_in_an_order_of_their_own(self):
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+        store = PackedImages(pixels, ["a", "b", "c", "d", "e"])
+        chosen = ChosenImages(store, [4, 0, 2])
+        assert (len(chosen), chosen.names) == (3, ("e", "a", "c"))
+        assert torch.equal(chosen.load([2, 0, 2], 4), store.load([2, 4, 2], 4))
+        assert chosen.load([], 4).shape == (0, 3, 4, 4)
+        for wrong in (3, -1):
+            with pytest.raises(InputError, match="the store holds images 0 to 2"):
+                chosen.load([wrong], 4)
