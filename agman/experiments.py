@@ -3,14 +3,12 @@
 `EXPERIMENTS` names the variants of each experiment. What AG-MAN as released has, and the default
 has not (facts about the authors' code, each of which can be switched on alone):
 
-| as released | default |
-| --- | --- |
-| learned scalars w and w2, which change nothing (`redundant_scalars`) | left out |
-| `dim % n_attributes` mask dimensions that no attribute owns (`unowned_mask`) | all are owned |
-| division by the length of the vector, NaN for zero (`unguarded_norm`) | guarded |
-| loss weights that never reach the optimizer (`weighting="released"`) | learned, bounded |
-| the class is the sampled attribute (`target="sampled"`) | all attributes of the image |
-| Zappos50k without the classification loss | with it |
+- learned scalars w and w2, which change nothing (`redundant_scalars`); by default left out;
+- `dim % n_attributes` mask dimensions that no attribute owns (`unowned_mask`); all are owned;
+- division by the length of the vector, NaN for zero (`unguarded_norm`); guarded;
+- loss weights that never reach the optimizer (`weighting="released"`); learned, bounded;
+- as the class the sampled attribute (`target="sampled"`); all attributes of the image;
+- no classification loss on Zappos50k; with it.
 
 Alike in both, and not as the authors have it: start and triplets follow the seed, drawing triplets
 always ends, equal scores share their rank (`agman evaluate --ties order` gives each its own), and a
