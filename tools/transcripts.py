@@ -35,7 +35,7 @@ from tests.data_scripts import products_tree, trees, zappos_tree
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "book" / "results" / "transcripts"
 CHAPTER = ROOT / "book" / "real_datasets.ipynb"
-WIDTH = 100
+WIDTH = 86
 
 _BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 
