@@ -48,9 +48,9 @@ def supervised_contrastive_loss(
         temperature: cosines are divided by it.
 
     Returns:
-        A scalar: for each attribute the mean over its images that have a positive, then the mean
-        over these attributes, so that one that few images have counts as much as any; 0 if no
-        image has a positive.
+        A scalar: for each attribute the mean over its images that have a positive; of these the
+        mean, each weighed by the root of its number of images, so that an attribute that few
+        images have is heard and its noise does not rule; 0 if no image has a positive.
 
     Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020 (loss "out"), applied
     to one attribute at a time.
@@ -67,7 +67,8 @@ def supervised_contrastive_loss(
     per_anchor = -(log_share * positives).sum(dim=2) / n_positives.clamp(min=1)
     n_anchors = (n_positives > 0).sum(dim=1)  # (A,); others contribute 0 to the sum
     per_attribute = per_anchor.sum(dim=1) / n_anchors.clamp(min=1)
-    return per_attribute.sum() / (n_anchors > 0).sum().clamp(min=1)
+    weights = n_anchors.to(per_attribute.dtype).sqrt()
+    return (per_attribute * weights).sum() / weights.sum().clamp(min=1)
 
 
 def attribute_classification_loss(logits: Tensor, targets: Tensor) -> Tensor:

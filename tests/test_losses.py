@@ -37,7 +37,7 @@ def test_swapping_positive_and_negative_is_seen():
 
 
 def contrastive_by_loops(embeddings, values, temperature):
-    means = []
+    means, weights = [], []
     n_images, n_attributes, _ = embeddings.shape
     for a in range(n_attributes):
         terms = []
@@ -50,8 +50,10 @@ def contrastive_by_loops(embeddings, values, temperature):
                 continue
             s = {j: math.exp(embeddings[i, a] @ embeddings[j, a] / temperature) for j in others}
             terms.append(-sum(math.log(s[j] / sum(s.values())) for j in positives) / len(positives))
-        means += [sum(terms) / len(terms)] if terms else []
-    return sum(means) / len(means) if means else 0.0
+        if terms:
+            means.append(sum(terms) / len(terms))
+            weights.append(math.sqrt(len(terms)))
+    return sum(m * w for m, w in zip(means, weights)) / sum(weights) if means else 0.0
 
 
 @given(seed=st.integers(0, 200))

@@ -91,7 +91,7 @@ def test_lab_outfit_redraws_the_image_of_the_set(tmp_path):
 
 
 # Bump DRAWING_VERSION whenever this hash changes: cached images of the old drawing are then left.
-RECORDED = (2, "25575e9afef024b1")
+RECORDED = (3, "c02e4d14a34790a9")
 
 
 @pytest.mark.skipif(int(PIL.__version__.split(".")[0]) != 13, reason="recorded with Pillow 13")
@@ -119,7 +119,7 @@ def test_values_of_an_attribute_are_about_equally_frequent():
     n = 2000
     for i in range(n):
         counts.update(lab_outfit("valid", i).labels().items())
-    assert 2.3 * n < sum(counts.values()) < 3.2 * n
+    assert 2.1 * n < sum(counts.values()) < 3.2 * n
     for name, values in zip(NAMES, FASHIONAI.values):
         shares = np.array([counts[name, value] for value in values], dtype=float)
         shares /= shares.mean()

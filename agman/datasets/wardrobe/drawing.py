@@ -55,7 +55,7 @@ from agman.datasets.wardrobe.scene import (
     view_of,
 )
 
-DRAWING_VERSION = 2  # bump whenever any pixel changes: old caches are then made anew
+DRAWING_VERSION = 3  # bump whenever any pixel changes: old caches are then made anew
 
 # Heights of the hem of each value, and how far it may move within the value.
 HEMS = {

@@ -26,7 +26,7 @@ _HEMS = ("skirt_length", "pant_length")
 WITHOUT_HEMS = ("torso", "upper")  # framings that end above any hem worth a label
 
 # How often a category is drawn for the attribute pictures: rarer values need more pictures.
-_SHARES = (0.13, 0.13, 0.19, 0.20, 0.05, 0.07, 0.19, 0.04)
+_SHARES = (0.13, 0.15, 0.19, 0.20, 0.05, 0.06, 0.18, 0.04)
 # The attributes a category can carry, and so the categories to choose from when one is asked for.
 _CARRIES: dict[str, tuple[str, ...]] = {
     "shirt": ("collar_design", "sleeve_length", *_HEMS),
@@ -38,7 +38,7 @@ _CARRIES: dict[str, tuple[str, ...]] = {
     "coat": ("lapel_design", "sleeve_length", "coat_length"),
     "blazer": ("lapel_design", "sleeve_length", *_HEMS),
 }
-_DRESS_NECK_SHARES = (0.25, 0.5, 0.25)
+_DRESS_NECK_SHARES = (0.25, 0.4, 0.35)
 
 # Several ways to hide each attribute, so that no single trick gives "Invisible" away.
 _WAYS: dict[str, tuple[str, ...]] = {
@@ -313,8 +313,8 @@ def _framings(category: str, hems_asked: bool) -> tuple[tuple[str, ...], tuple[f
     if hems_asked:
         return ("full", "chin"), (0.3, 0.7)
     if category in ("dress", "coat"):
-        return ("torso", "upper", "full", "chin"), (0.25, 0.1, 0.2, 0.45)
-    return ("torso", "upper", "full", "chin"), (0.4, 0.2, 0.1, 0.3)
+        return ("torso", "upper", "full", "chin"), (0.3, 0.1, 0.1, 0.5)
+    return ("torso", "upper", "full", "chin"), (0.55, 0.15, 0.05, 0.25)
 
 
 def _values(draws: _Draws, category: str, framing: str) -> dict[str, Any]:
