@@ -36,7 +36,7 @@ serve:  ## serve the built book on this machine
 
 lab: $(READY)  ## run the lab's experiments (hours; resumable) and ship their first seeds
 	$(BIN)/python -m agman.course.lab objects
-	for name in lab lab_triplets lab_ablations; do \
+	for name in lab lab_triplets lab_ablations lab_recipes; do \
 	  $(BIN)/agman reproduce $$name --seeds 0 1 2 3 4 --runs runs --out book/results/$$name.json --yes || exit 1; done
 	$(BIN)/python -m agman.course.lab ship
 

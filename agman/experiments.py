@@ -41,10 +41,10 @@ from agman.attributes import AttributeTable, QueryGallery, RetrievalData
 from agman.backbones import SHIPPED
 from agman.datasets import CSNTriplets
 from agman.errors import InputError
-from agman.evaluation import embed_table, evaluate, evaluate_triplets
+from agman.evaluation import embed_table, evaluate, evaluate_triplets, localize
 from agman.loading import cache_taps
 from agman.metrics import bootstrap_interval, paired_difference, t_interval
-from agman.models import MODELS, RELEASED_QUIRKS, RetrievalModel, create_model
+from agman.models import MODELS, RELEASED_QUIRKS, Output, RetrievalModel, create_model
 from agman.provenance import provenance
 from agman.sampling import Triplets
 from agman.storage import read_json, read_tensors, write_json
@@ -121,12 +121,18 @@ _PRODUCTS_START: dict[str, Any] = {
 }
 
 
+_PUBLISHED_RATE: dict[str, Any] = {
+    name: getattr(PRESETS["fashionai"], name)
+    for name in ("learning_rate", "schedule", "step_epochs", "decay")
+}
+
+
 def _without(name: str, **options: Any) -> Variant:
     return Variant(name, "agman", PRESETS["lab"], options, **_LAB_START)
 
 
-def _trained(name: str, **settings: Any) -> Variant:
-    return Variant(name, "agman", replace(PRESETS["lab"], **settings), **_LAB_START)
+def _trained(name: str, preset: str = "lab", **settings: Any) -> Variant:
+    return Variant(name, "agman", replace(PRESETS[preset], **settings), **_LAB_START)
 
 
 EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
@@ -153,6 +159,24 @@ EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
         # Not "unowned mask" alone: eight attributes share 64 dimensions without a remainder.
         _without("released: unguarded norm", unguarded_norm=True),
         _trained("released: constant weighting", weighting="released"),
+        # Near ASENet_V2: everything gone that it has not.
+        _without(
+            "without levels, classification, gate and mask",
+            levels=(3,),
+            classification=False,
+            spatial_gate=False,
+            mask=False,
+        ),
+        _trained("AG-MAN, triplets", "lab_triplets"),
+        _trained("released: sampled target, triplets", "lab_triplets", target="sampled"),
+    ),
+    "lab_recipes": (
+        _trained("AG-MAN, triplets, published rate", "lab_triplets", **_PUBLISHED_RATE),
+        _trained("AG-MAN, triplets", "lab_triplets"),
+        _trained("AG-MAN, a sixth of the images", epochs=1),
+        _trained("AG-MAN, constant rate", schedule="constant"),
+        _trained("AG-MAN, never mirrored", flip=False),
+        _trained("AG-MAN"),
     ),
 }
 """The variants of each experiment, in the order of its table."""
@@ -165,6 +189,7 @@ DATA = {
     "lab": "lab",
     "lab_triplets": "lab",
     "lab_ablations": "lab",
+    "lab_recipes": "lab",
 }
 """The prepared data that each experiment needs; experiments on the same data share their runs."""
 
@@ -232,9 +257,10 @@ def run(
 
     Returns:
         Numbers in percent and seconds, ready for JSON: the test report (MAP with a bootstrap
-        interval of the micro mean over queries; triplet accuracy), the score and seconds of each
-        epoch, the settings, and the provenance of the start. `wall_seconds` are those of the call
-        that ended the run.
+        interval of the micro mean over queries; triplet accuracy; how much of the attention lies
+        in the true regions, where they are known), the score and seconds of each epoch, the
+        settings, and the provenance of the start. `wall_seconds` are those of the call that ended
+        the run.
     """
     about, started = provenance(), time.perf_counter()
     model = _model(variant, data, seed).to(device)
@@ -251,7 +277,7 @@ def run(
         "variant": variant.name,
         "seed": seed,
         **_tested(model, data, labelled, progress),
-        "width": _width(model),
+        "width": _output(model).embedding.shape[-1],
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": sum(row["seconds"] for row in history),
         "wall_seconds": time.perf_counter() - started,
@@ -281,16 +307,28 @@ def _tested(
         result |= report.to_dict()
         result["chance_micro"] = 100 * float(np.nanmean(report.chance))
         result["map_micro_interval"] = [100 * low, 100 * high]
+    if (
+        isinstance(data, RetrievalData)
+        and _has_regions(data)
+        and _output(model).attention is not None
+    ):
+        found = localize(model, data.test.gallery, data.train, progress=progress)
+        result["attention"] = found.to_dict()
     return result
 
 
+def _has_regions(data: RetrievalData) -> bool:
+    return data.train.regions is not None and data.test.gallery.regions is not None
+
+
 @torch.no_grad()
-def _width(model: RetrievalModel) -> int:
-    """Numbers in an embedding."""
+def _output(model: RetrievalModel) -> Output:
+    """What the model gives for a black image under the first attribute, for its shapes."""
     parameter, size = next(model.parameters()), model.preprocessing.size
     image = torch.zeros(1, 3, size, size, device=parameter.device)
     attribute = torch.zeros(1, dtype=torch.int64, device=parameter.device)
-    return model.eval()(image, attribute).embedding.shape[-1]
+    output: Output = model.eval()(image, attribute)
+    return output
 
 
 def _model(variant: Variant, data: Data, seed: int) -> RetrievalModel:

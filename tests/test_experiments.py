@@ -219,20 +219,37 @@ def test_experiments_on_the_same_data_mean_the_same_by_a_name() -> None:
 
 
 def test_every_ablation_changes_one_thing() -> None:
-    base, *others = EXPERIMENTS["lab_ablations"]
-    assert (base.options, base.config) == ({}, PRESETS["lab"])
-    for variant in others:
-        config = dataclasses.asdict(variant.config)
+    variants = {v.name: v for v in EXPERIMENTS["lab_ablations"]}
+    bases = {"all_pairs": variants.pop("AG-MAN"), "triplet": variants.pop("AG-MAN, triplets")}
+    together = variants.pop("without levels, classification, gate and mask")
+    assert set(together.options) == {"levels", "classification", "spatial_gate", "mask"}
+    for variant in variants.values():
+        base, config = bases[variant.config.recipe], dataclasses.asdict(variant.config)
+        assert base.options == {}
         changed = {k for k, v in dataclasses.asdict(base.config).items() if config[k] != v}
         assert len(variant.options) + len(changed) == 1, variant.name
 
 
 def test_the_lab_compares_equal_widths() -> None:
     data = tiny.data()
-    names = ("lab", "lab_triplets", "lab_ablations")
+    names = [name for name in EXPERIMENTS if experiments.DATA[name] == "lab"]
     small = [v for name in names for v in planned(name, changes={"weights": None})]
-    widths = {v.name: experiments._width(experiments._model(v, data, 0)) for v in small}
+    outputs = {v.name: experiments._output(experiments._model(v, data, 0)) for v in small}
+    widths = {name: output.embedding.shape[-1] for name, output in outputs.items()}
     assert set(widths.values()) == {64}, widths
+
+
+def test_where_regions_are_known_a_run_says_where_its_model_looks(tmp_path: Path) -> None:
+    data = datasets.lab(96, 60, 60, progress=False)
+    runs = quick(tmp_path, data=data, variants=["CSN", "AG-MAN"])["runs"]
+    assert "attention" not in runs[0], "CSN has no map"
+    for share in ("mass", "pointing"):
+        found = runs[1]["attention"][share]
+        assert set(found) == {"model", "uniform", "central", "average place"}
+        assert all(0 <= each["macro"] <= 100 for each in found.values())
+        model, chance = found["model"]["micro"], found["uniform"]["micro"]
+        assert model != chance, "the model's own map was measured"
+    assert sum(runs[1]["attention"]["rows"].values()) > 0
 
 
 def test_why_the_unowned_mask_is_no_ablation_of_the_lab() -> None:
