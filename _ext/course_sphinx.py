@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -9,6 +10,18 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
+
+import agman.course
+
+
+class SelfChecks(SphinxDirective):
+    """Document the self-checks of every chapter, as `automodule` does those of one."""
+
+    def run(self) -> list[nodes.Node]:
+        files = sorted(Path(agman.course.__file__).parent.glob("*checks.py"))
+        text = (f".. automodule:: agman.course.{file.stem}\n   :members:\n" for file in files)
+        return self.parse_text_to_nodes("\n".join(text))
 
 
 def drop_repeated_scripts(
@@ -58,6 +71,7 @@ def keep_colons_in_attribute_docstrings(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
+    app.add_directive("self-checks", SelfChecks)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     app.connect("missing-reference", find_in_another_module)
     app.connect("autodoc-process-docstring", keep_colons_in_attribute_docstrings, priority=600)
