@@ -24,11 +24,12 @@ book: $(READY) _build/package  ## build the book, running every notebook; prints
 test: lint book  ## check the code, build the book, run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)  ## check code style, types and that notebooks hold no outputs
+lint: $(READY)  ## check code style, types, spelling and that notebooks hold no outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy agman tools _ext data_scripts
 	$(BIN)/python tools/bootstrap.py
+	$(BIN)/codespell agman book data_scripts tests tools _ext *.md
 	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
 
 serve:  ## serve the built book on this machine
