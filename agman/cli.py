@@ -369,6 +369,7 @@ _EXPERIMENTS = (
     "lab",
     "lab_triplets",
     "lab_ablations",
+    "lab_recipes",
 )
 
 
