@@ -131,8 +131,8 @@ def _without(name: str, **options: Any) -> Variant:
     return Variant(name, "agman", PRESETS["lab"], options, **_LAB_START)
 
 
-def _trained(name: str, preset: str = "lab", **settings: Any) -> Variant:
-    return Variant(name, "agman", replace(PRESETS[preset], **settings), **_LAB_START)
+def _trained(name: str, preset: str = "lab", model: str = "agman", **settings: Any) -> Variant:
+    return Variant(name, model, replace(PRESETS[preset], **settings), **_LAB_START)
 
 
 EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
@@ -175,6 +175,8 @@ EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
         _trained("AG-MAN, triplets", "lab_triplets"),
         _trained("AG-MAN, a sixth of the images", epochs=1),
         _trained("AG-MAN, constant rate", schedule="constant"),
+        # Does the rate explain what ASENet_V2 has over AG-MAN?
+        _trained("ASENet_V2, constant rate", model="asenet_v2", schedule="constant"),
         _trained("AG-MAN, never mirrored", flip=False),
         _trained("AG-MAN"),
     ),
