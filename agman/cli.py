@@ -366,6 +366,7 @@ _EXPERIMENTS = (
     "deepfashion",
     "zappos50k",
     "products",
+    "products_unfrozen",
     "lab",
     "lab_triplets",
     "lab_ablations",

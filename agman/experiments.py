@@ -141,6 +141,16 @@ EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
     "zappos50k": _compared(PRESETS["zappos50k"], {**RELEASED_QUIRKS, "classification": False}),
     # Without "as released": its target, one sampled attribute, has no meaning for all pairs.
     "products": _compared(PRESETS["products"], None, **_PRODUCTS_START),
+    # The backbone learns too: fewer passes at a lower rate, each of which costs far more.
+    "products_unfrozen": tuple(
+        replace(v, name=f"{v.name}, unfrozen")
+        for v in _compared(
+            replace(PRESETS["products"], freeze_backbone=False, epochs=4, learning_rate=3e-4),
+            None,
+            **_PRODUCTS_START,
+        )
+        if v.config is not None
+    ),
     "lab": _compared(PRESETS["lab"], None, **_LAB_START),
     "lab_triplets": tuple(
         replace(v, name=v.name if "released" in v.name else f"{v.name}, triplets")
@@ -188,6 +198,7 @@ DATA = {
     "deepfashion": "DeepFashion",
     "zappos50k": "Zappos50k",
     "products": "products",
+    "products_unfrozen": "products",
     "lab": "lab",
     "lab_triplets": "lab",
     "lab_ablations": "lab",
