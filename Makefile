@@ -9,7 +9,8 @@ PORT ?= 8000
 EXTRAS := book,timm,dev
 READY := .venv/.ready
 NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
-PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json')
+PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json' \
+  -o -name '*.js' -o -name '*.css')
 
 .PHONY: help book test serve lab lint vendor publish clean
 

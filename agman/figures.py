@@ -12,9 +12,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from agman.errors import InputError
 from agman.metrics import t_interval
@@ -154,6 +156,22 @@ def attention_maps(
         if regions is not None and regions[k][0] >= 0:
             _box(ax, regions[k])
     return closed(figure)
+
+
+def under_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture under its attention map, for `image_grid` and `rankings`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        heat: (h, w), any scale; stretched to its own maximum, as in `attention_maps`.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    bright = Image.fromarray((heat / max(float(heat.max()), 1e-12)).astype(np.float32))
+    bright = bright.resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    color = 255 * colormaps["magma"](np.asarray(bright))[:, :, :3]
+    return np.round(0.65 * color + 0.35 * image).astype(np.uint8)
 
 
 def map_bars(

@@ -247,3 +247,18 @@ def test_long_names_are_wrapped_between_words():
     name = "without the multi-level features"
     (ax,) = figures.differences({name: (0.0, -1.0, 1.0)}, xlabel="points").axes
     assert ax.get_yticklabels()[0].get_text() == "without the\nmulti-level features"
+
+
+def test_a_picture_under_its_map_is_brightest_where_the_map_is():
+    image = np.full((24, 30, 3), 100, dtype=np.uint8)
+    heat = np.zeros((4, 5))
+    heat[1, 3] = 7.0
+    shown = figures.under_map(image, heat)
+    assert shown.shape == image.shape
+    assert shown.dtype == np.uint8
+    light = shown.sum(axis=2, dtype=int)
+    y, x = np.unravel_index(light.argmax(), light.shape)
+    assert (y // 6, x // 6) == (1, 3)
+    assert (light[18:] == light[-1, -1]).all()
+    np.testing.assert_array_equal(shown, figures.under_map(image, 3 * heat))
+    assert (figures.under_map(image, 0 * heat) == shown[-1, -1]).all()

@@ -93,6 +93,29 @@ def _number(run: Mapping[str, Any], metric: str, attribute: str | None) -> float
     return number
 
 
+def attention_by_seed(
+    results: Mapping[str, Any],
+    measure: str = "mass",
+    kind: str = "model",
+    attribute: str | None = None,
+) -> dict[str, list[float]]:
+    """How much of each run's attention lies in the true regions, in percent, for each seed.
+
+    Args:
+        results: what `recorded` gives; runs without attention are left out.
+        measure: "mass" or "pointing", see `agman.evaluation.Localization`.
+        kind: of map, such as "model" or "average place".
+        attribute: one attribute; None for the mean over attributes.
+    """
+    numbers: dict[str, list[float]] = {}
+    for run in results["runs"]:
+        if "attention" in run:
+            share = run["attention"][measure][kind]
+            number = share["macro"] if attribute is None else share["per_attribute"][attribute]
+            numbers.setdefault(run["variant"], []).append(number)
+    return numbers
+
+
 def difference(
     results: Mapping[str, Any],
     a: str,

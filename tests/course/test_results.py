@@ -199,3 +199,29 @@ def test_time_to_reach_is_the_first_crossing(
     share = (time - seconds[i]) / (seconds[i + 1] - seconds[i])
     reached = quality[i] + share * (quality[i + 1] - quality[i])
     assert reached == pytest.approx(target, abs=1e-6)
+
+
+# --- where attention lies -------------------------------------------------------------------------
+
+
+def test_attention_is_read_for_each_seed_of_the_runs_that_have_it() -> None:
+    def block(macro: float) -> dict[str, Any]:
+        share = {"micro": -1.0, "macro": macro, "per_attribute": {"skirt_length": macro + 1}}
+        even = {"micro": -1.0, "macro": 9.0, "per_attribute": {"skirt_length": 12.0}}
+        return {"mass": {"model": share, "uniform": even}, "pointing": {"model": even}}
+
+    runs = {
+        "runs": [
+            run("CSN", 0, 30.0),
+            run("AG-MAN", 0, 40.0, attention=block(35.0)),
+            run("AG-MAN", 1, 41.0, attention=block(37.0)),
+            run("ASENet", 0, 29.0, attention=block(13.0)),
+        ]
+    }
+    assert results.attention_by_seed(runs) == {"AG-MAN": [35.0, 37.0], "ASENet": [13.0]}
+    assert results.attention_by_seed(runs, kind="uniform")["AG-MAN"] == [9.0, 9.0]
+    assert results.attention_by_seed(runs, "pointing", attribute="skirt_length") == {
+        "AG-MAN": [12.0, 12.0],
+        "ASENet": [12.0],
+    }
+    assert results.attention_by_seed({"runs": [run("CSN", 0, 30.0)]}) == {}

@@ -188,3 +188,30 @@ def test_the_search_for_copies_sees_one() -> None:
     (node,) = ast.parse(source).body
     assert isinstance(node, ast.FunctionDef)
     assert package_bodies()[body(node)] == "losses.triplet_loss"
+
+
+# --- minutes --------------------------------------------------------------------------------------
+
+
+def minutes(name: str) -> tuple[int, int]:
+    """What a chapter says it takes: to read, and more with all exercises."""
+    found = re.search(
+        r"\*\*Time\*\*: (\d+) minutes, and (\d+) more with all exercises", prose(name)
+    )
+    assert found, "say: **Time**: N minutes, and N more with all exercises"
+    return int(found[1]), int(found[2])
+
+
+@each_chapter
+def test_the_exercises_add_up_to_the_minutes_that_are_stated(name: str) -> None:
+    each = re.findall(r"^\*(?:Easy|Medium|Hard), (\d+) minutes", prose(name), re.MULTILINE)
+    assert sum(map(int, each)) == minutes(name)[1]
+
+
+def test_the_teachers_guide_states_the_minutes_of_every_chapter() -> None:
+    text = (BOOK / "teaching.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(.+?)\]\((\w+)\.ipynb\) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    stated = {name: (int(reading), int(more)) for _, name, reading, more in rows}
+    assert stated == {name: minutes(name) for name in CHAPTERS}
+    for title, name, _, _ in rows:
+        assert cells(name)[0].source.splitlines()[0] == f"# {title}"
