@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import textwrap
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 import agman.course
+
+PICTURE = Path("figures/welcome.png")  # shown where somebody shares a link to a page
 
 
 class SelfChecks(SphinxDirective):
@@ -69,6 +75,62 @@ def keep_colons_in_attribute_docstrings(
         lines[first] = f"{lines.pop(at).removeprefix(':type: ')}: {lines[first]}"
 
 
+def site_address(repository: str) -> str | None:
+    """Where GitHub Pages serves a repository's book; None before `make publish` named it."""
+    found = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+)", repository)
+    if found is None or found[1] == "OWNER":
+        return None
+    return f"https://{found[1].lower()}.github.io/{found[2]}/"
+
+
+def _address_of(app: Sphinx) -> str | None:
+    return site_address(str(app.config.html_theme_options.get("repository_url", "")))
+
+
+def describe_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Say in the page's head what it is about: for search engines, and where a link is shared."""
+    if doctree is None:
+        return
+    texts = (p.astext() for p in doctree.findall(nodes.paragraph))
+    text = " ".join(next((t for t in texts if t.strip()), "").split())
+    address = _address_of(app)
+    picture = f"{address}_static/{PICTURE.name}" if address else f"_static/{PICTURE.name}"
+    about = {
+        "description": textwrap.shorten(text, 200, placeholder=" …"),
+        "og:title": re.sub("<[^>]+>", "", str(context.get("title", ""))),
+        "og:description": textwrap.shorten(text, 200, placeholder=" …"),
+        "og:type": "article",
+        "og:image": picture,
+        "og:image:alt": "One drawn garment and what is found for each of its attributes.",
+    }
+    if address:
+        about["og:url"] = f"{address}{pagename}.html"
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'<meta {"property" if name.startswith("og:") else "name"}="{name}" '
+        f'content="{escape(content)}">\n'
+        for name, content in about.items()
+    )
+
+
+def finish_site(app: Sphinx, exception: Exception | None) -> None:
+    """Put the shared picture into the site and, once its address is known, a sitemap."""
+    if exception is not None or app.builder.format != "html":
+        return
+    shutil.copy(Path(app.srcdir) / PICTURE, Path(app.outdir) / "_static")
+    address = _address_of(app)
+    if address:
+        pages = "".join(
+            f"<url><loc>{address}{name}.html</loc></url>\n" for name in sorted(app.env.found_docs)
+        )
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{pages}</urlset>\n'
+        )
+        (Path(app.outdir) / "sitemap.xml").write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_directive("self-checks", SelfChecks)
@@ -76,4 +138,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("missing-reference", find_in_another_module)
     app.connect("autodoc-process-docstring", keep_colons_in_attribute_docstrings, priority=600)
     app.connect("doctree-read", number_exercise_bodies)
+    app.connect("html-page-context", describe_page)
+    app.connect("build-finished", finish_site)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
