@@ -51,7 +51,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
             f"{path} holds more than tensors, numbers and texts, or is damaged, and was not "
             "opened, because such a file can run code; save only the state dict and try again."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle fails in any way, IndexError among them
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} is not a readable checkpoint ({reason}); copy or make it again."
