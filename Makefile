@@ -12,7 +12,7 @@ NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
 PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json' \
   -o -name '*.js' -o -name '*.css')
 
-.PHONY: help book test serve lab lint vendor publish clean
+.PHONY: help book test serve lab lint bench fuzz vendor publish clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -41,6 +41,13 @@ lab: $(READY)  ## run the lab's experiments (hours; resumable) and ship their fi
 	for name in lab lab_triplets lab_ablations lab_recipes; do \
 	  $(BIN)/agman reproduce $$name --seeds 0 1 2 3 4 --runs runs --out book/results/$$name.json --yes || exit 1; done
 	$(BIN)/python -m agman.course.lab ship
+
+bench: $(READY)  ## measure speed beside other ways to do the same (minutes, on a quiet machine)
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[$(EXTRAS),bench]"
+	$(BIN)/python -m tests.benchmarks.bench --out _build/bench.json
+
+fuzz: $(READY)  ## give 100,000 damaged files to the readers (ten minutes)
+	$(BIN)/python -m tests.trust.fuzz --inputs 100000
 
 vendor:  ## renew the scripts of others that the book serves (needs npm)
 	$(PYTHON) tools/vendor.py

@@ -1,0 +1,378 @@
+"""Speed of what the course's package does, side by side with other ways to do it.
+
+    make bench                                     # everything, some minutes
+    python -m tests.benchmarks.bench sampling map  # parts, by the start of their names
+
+Every row compares two ways that give the same result, run in turn, five pairs after a warm-up; the
+ratio is the median of the pairs' ratios. Absolute times depend on the machine and on what else it
+does, so its load is printed too. Libraries that are not installed (extra `bench`) are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import agman
+from agman.attributes import FASHIONAI, AttributeTable
+from agman.datasets import FolderImages
+from agman.losses import triplet_loss
+from agman.metrics import mean_average_precision
+from agman.provenance import provenance
+from agman.sampling import TripletSampler
+from agman.storage import write_json
+
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two ways to the same result.
+
+    Args:
+        name: of the work.
+        ours: what agman does.
+        other: the other way, named by `against`.
+        against: its name.
+        target: the least ratio of times, other over ours, that issue or docs promise.
+        same: whether two results agree.
+    """
+
+    name: str
+    ours: Work
+    other: Work
+    against: str
+    target: float
+    same: Callable[[Any, Any], bool] = lambda a, b: True
+
+
+def near(a: float, b: float, by: float = 1e-6) -> bool:
+    """Whether two numbers agree up to `by`, relative to the second."""
+    return abs(a - b) <= by * max(abs(b), 1e-30)
+
+
+# ------------------------------------------------------------------------------------- ranking
+
+
+def retrieval(n: int, m: int, dim: int, values: int) -> tuple[torch.Tensor, ...]:
+    """Unit embeddings and values of n queries and m gallery items."""
+    random = torch.Generator().manual_seed(0)
+    embeddings = [F.normalize(torch.randn(k, dim, generator=random), dim=1) for k in (n, m)]
+    labels = [torch.randint(values, (k,), generator=random) for k in (n, m)]
+    return embeddings[0], labels[0], embeddings[1], labels[1]
+
+
+def loop_map(queries: Any, query_values: Any, gallery: Any, gallery_values: Any) -> float:
+    """MAP as the released scripts' kind of loop finds it: one argsort and one sum a query."""
+    found = []
+    for row, value in zip((queries @ gallery.T).numpy(), query_values.numpy()):
+        relevant = gallery_values.numpy()[np.argsort(-row)] == value
+        hits = [i for i, right in enumerate(relevant) if right]
+        found.append(sum((k + 1) / (i + 1) for k, i in enumerate(hits)) / max(len(hits), 1))
+    return float(np.mean(found))
+
+
+def sklearn_map(queries: Any, query_values: Any, gallery: Any, gallery_values: Any) -> float:
+    from sklearn.metrics import average_precision_score
+
+    scores = (queries @ gallery.T).numpy()
+    relevant = query_values.numpy()[:, None] == gallery_values.numpy()
+    return float(np.mean([average_precision_score(r, s) for r, s in zip(relevant, scores)]))
+
+
+def torchmetrics_map(queries: Any, query_values: Any, gallery: Any, gallery_values: Any) -> float:
+    from torchmetrics.functional.retrieval import retrieval_average_precision
+
+    scores = queries @ gallery.T
+    relevant = query_values[:, None] == gallery_values
+    found = [retrieval_average_precision(s, r) for s, r in zip(scores, relevant)]
+    return float(torch.stack(found).mean())
+
+
+def map_cases(small: bool) -> Iterator[Case]:
+    """Full-ranking MAP from embeddings, against each library that is installed."""
+    sizes = [(20, 200, 16, 6)] if small else [
+        (450, 1_800, 128, 6), (450, 1_800, 512, 6), (200, 20_000, 128, 50),
+        (200, 20_000, 512, 50), (1_000, 100_000, 128, 50),
+    ]  # fmt: skip
+    peers = {"sklearn": sklearn_map, "torchmetrics": torchmetrics_map}
+    for size in sizes:
+        data = retrieval(*size)
+        target = 2.0 if size[3] == 6 else 5.0
+        for module, peer in peers.items():
+            if installed(module):
+                name = f"map {size[0]:,} x {size[1]:,}, {size[2]}-d"
+                yield Case(
+                    name,
+                    lambda d=data: mean_average_precision(*d),
+                    lambda d=data, p=peer: p(*d),
+                    module,
+                    target,
+                    lambda a, b: near(a, b, 1e-4),  # float32 scores, other order of sums
+                )
+
+
+def fashionai_case(small: bool) -> Iterator[Case]:
+    """The size of FashionAI's test split: eight rankings of 450 queries and 1,800 candidates."""
+    sizes = (10, 60, 16) if small else (450, 1_800, 512)
+    parts = [retrieval(*sizes, values) for values in FASHIONAI.n_values]
+
+    def each(work: Callable[..., float]) -> float:
+        return float(np.mean([work(*part) for part in parts]))
+
+    yield Case(
+        "evaluating FashionAI's test split",
+        lambda: each(mean_average_precision),
+        lambda: each(loop_map),
+        "a loop over queries",
+        10.0,
+        lambda a, b: near(a, b, 1e-4),
+    )
+
+
+def exactness() -> float:
+    """The largest difference from scikit-learn over tied float64 scores; must be below 1e-12."""
+    from sklearn.metrics import average_precision_score
+
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 40, (50, 600)) / 7.0
+    relevant = random.random((50, 600)) < 0.2
+    theirs = [average_precision_score(r, s) for r, s in zip(relevant, scores)]
+    ours = [agman.metrics.average_precision(torch.from_numpy(s), torch.from_numpy(r))
+            for r, s in zip(relevant, scores)]  # fmt: skip
+    return float(np.abs(np.array(ours) - np.array(theirs)).max())
+
+
+# ------------------------------------------------------------------------------------ networks
+
+
+def network_cases(small: bool) -> Iterator[Case]:
+    """All attributes in one pass, and a step of training in one pass instead of three."""
+    backbone, size, n = ("lab", 32, 2) if small else ("resnet50", 224, 4)
+    model = agman.create_model("agman", n_attributes=8, backbone=backbone).eval()
+    image = torch.randn(1, 3, size, size)
+    one, all_of_them = torch.zeros(1, dtype=torch.int64), model.all_attributes(1)
+
+    def embed(ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            vectors: torch.Tensor = model(image, ids).embedding
+        return vectors.reshape(-1, vectors.shape[-1])
+
+    yield Case(
+        "one photo, eight attributes",
+        lambda: embed(all_of_them),
+        lambda: embed(one),
+        "one attribute",
+        1 / 1.3,
+        lambda a, b: torch.allclose(a[:1], b, atol=1e-4),
+    )
+    batches = {"resnet50": (224, n)} if not small else {}
+    for name, (side, count) in {"lab": (96, 4 if small else 16), **batches}.items():
+        yield training_case(name, side, count)
+
+
+def training_case(backbone: str, side: int, n: int) -> Case:
+    """A step on n triplets: one joint pass in channels_last, against three passes in NCHW."""
+    torch.manual_seed(0)
+    images, ids = torch.randn(3 * n, 3, side, side), torch.arange(n) % 8
+    models = [agman.create_model("agman", n_attributes=8, backbone=backbone) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    joint, apart = (model.eval() for model in models)  # fixed statistics: the same maths
+    joint = joint.to(memory_format=torch.channels_last)
+
+    def step(model: Any, embeddings: list[torch.Tensor]) -> float:
+        model.zero_grad()
+        loss = triplet_loss(*embeddings)
+        loss.backward()
+        return float(loss.detach())
+
+    def together() -> float:
+        inputs = images.contiguous(memory_format=torch.channels_last)
+        return step(joint, list(joint(inputs, ids.repeat(3)).embedding.chunk(3)))
+
+    def separately() -> float:
+        return step(apart, [apart(part, ids).embedding for part in images.chunk(3)])
+
+    name = f"training step, {backbone}, {n} triplets"
+    return Case(
+        name, together, separately, "three passes, NCHW", 1.5, lambda a, b: near(a, b, 1e-3)
+    )
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+def sampling_case(small: bool) -> Iterator[Case]:
+    """Triplets for an epoch, against drawing until they fit, one by one."""
+    n_images, n_triplets = (200, 100) if small else (20_000, 100_000)
+    random = np.random.default_rng(0)
+    attribute = random.integers(8, size=n_images)
+    value = random.integers(np.array(FASHIONAI.n_values)[attribute])
+    store = FolderImages(".", [f"{i}.jpg" for i in range(n_images)])
+    table = AttributeTable(FASHIONAI, store, np.arange(n_images), attribute, value)
+    sampler = TripletSampler(table, n_triplets)
+    rows = list(zip(attribute.tolist(), value.tolist()))
+    by_attribute = [np.flatnonzero(attribute == a).tolist() for a in range(8)]
+
+    def rejection() -> int:
+        drawn = 0
+        generator = np.random.default_rng(0)
+        while drawn < n_triplets:
+            own = by_attribute[generator.integers(8)]
+            anchor, positive, negative = (own[generator.integers(len(own))] for _ in range(3))
+            fits = rows[anchor] == rows[positive] != rows[negative] and anchor != positive
+            drawn += fits
+        return drawn
+
+    yield Case(
+        f"{n_triplets:,} triplets",
+        lambda: len(sampler.epoch(0).attributes),
+        rejection,
+        "rejection in Python",
+        50.0,
+        lambda a, b: a == b,
+    )
+
+
+def input_case(small: bool) -> Iterator[Case]:
+    """A batch of packed images, against decoding their JPEG files."""
+    n = 8 if small else 64
+    random = np.random.default_rng(0)
+    smooth = random.integers(0, 255, (n, 16, 16, 3)).astype(np.uint8)
+    files, array = [], np.zeros((n, 224, 224, 3), np.uint8)
+    for i, pixels in enumerate(smooth):
+        buffer = io.BytesIO()
+        picture = Image.fromarray(pixels).resize((400, 533), Image.Resampling.BICUBIC)
+        picture.save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+        array[i] = np.asarray(picture.resize((224, 224)))
+    packed = agman.datasets.PackedImages(array, [f"{i}.jpg" for i in range(n)])
+
+    def decode() -> torch.Tensor:
+        opened = (Image.open(io.BytesIO(file)).convert("RGB").resize((224, 224)) for file in files)
+        return torch.from_numpy(np.stack([np.asarray(image) for image in opened]))
+
+    rows = np.random.default_rng(0).permutation(n)
+    yield Case(f"{n} images of 224 pixels", lambda: packed.load(rows, 224), decode, "JPEG", 10.0)
+
+
+def imports() -> float:
+    """Seconds of `import agman` beyond those of `import torch`, the median of five."""
+
+    def seconds(code: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - started
+
+    return statistics.median(
+        seconds("import torch, agman") - seconds("import torch") for _ in range(5)
+    )
+
+
+# --------------------------------------------------------------------------------------- table
+
+GROUPS: dict[str, Callable[[bool], Iterator[Case]]] = {
+    "map": map_cases,
+    "fashionai": fashionai_case,
+    "network": network_cases,
+    "sampling": sampling_case,
+    "input": input_case,
+}
+
+
+def installed(module: str) -> bool:
+    """Whether a library can be imported."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def measure(case: Case, pairs: int = 5) -> dict[str, Any]:
+    """Run both ways in turn, and compare their results once.
+
+    Raises:
+        RuntimeError: the two ways do not agree, so their times say nothing.
+    """
+    if not case.same(case.ours(), case.other()):  # the warm-up as well
+        raise RuntimeError(f"{case.name}: agman and {case.against} do not agree.")
+    times: list[tuple[float, float]] = []
+    for _ in range(pairs):
+        started = time.perf_counter()
+        case.ours()
+        middle = time.perf_counter()
+        case.other()
+        times.append((middle - started, time.perf_counter() - middle))
+    ratio = statistics.median(other / ours for ours, other in times)
+    return {
+        "work": case.name,
+        "against": case.against,
+        "seconds": statistics.median(ours for ours, _ in times),
+        "other_seconds": statistics.median(other for _, other in times),
+        "ratio": ratio,
+        "target": case.target,
+        "met": ratio >= case.target,
+        "load": os.getloadavg()[0],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def run(groups: list[str], small: bool = False, pairs: int = 5) -> dict[str, Any]:
+    """All cases of some groups, a line each as they finish."""
+    print(f"{'work':<38} {'against':<20} {'seconds':>9} {'other':>9} {'ratio':>7} {'target':>7}")
+    rows = []
+    for group in groups:
+        for case in GROUPS[group](small):
+            row = measure(case, pairs)
+            rows.append(row)
+            print(
+                f"{row['work']:<38} {row['against']:<20} {row['seconds']:9.4f} "
+                f"{row['other_seconds']:9.4f} {row['ratio']:7.2f} {row['target']:7.2f} "
+                f"{'met' if row['met'] else 'MISSED'}",
+                flush=True,
+            )
+    return {"experiment": "benchmark", "rows": rows, "provenance": provenance()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run, print the table and, if asked, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    options = parser.parse_args(argv)
+    chosen = [g for g in GROUPS if not options.groups or any(map(g.startswith, options.groups))]
+    if not chosen:
+        parser.error(f"choose among {', '.join(GROUPS)}")
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]}"
+    )
+    result = run(chosen)
+    if installed("sklearn"):
+        result["largest_difference_from_sklearn"] = exactness()
+        print(f"largest difference from scikit-learn: {exactness():.1e}")
+    if not options.groups:
+        result["import_seconds"] = imports()
+        print(f"import agman over import torch: {result['import_seconds']:.2f} s")
+    if options.out:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The benchmark itself, at tiny sizes: its ways agree. How fast they are is no test."""
+
+import pytest
+
+from tests.benchmarks import bench
+
+
+@pytest.mark.parametrize("group", bench.GROUPS)
+def test_both_ways_of_each_case_give_the_same(group: str) -> None:
+    rows = bench.run([group], small=True, pairs=1)["rows"]
+    assert rows
+    assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_cases_that_disagree_are_no_benchmark() -> None:
+    wrong = bench.Case("sum", lambda: 1.0, lambda: 2.0, "other", 1.0, bench.near)
+    with pytest.raises(RuntimeError, match="do not agree"):
+        bench.measure(wrong)
+
+
+def test_average_precision_equals_scikit_learns_to_twelve_digits() -> None:
+    pytest.importorskip("sklearn")
+    assert bench.exactness() < 1e-12
