@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import textwrap
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
@@ -114,10 +116,28 @@ def describe_page(
     )
 
 
+def lighten(picture: Path) -> None:
+    """Give an opaque PNG a palette of 256 colours, where that makes it smaller."""
+    with Image.open(picture) as opened:
+        if opened.mode not in ("RGB", "RGBA"):
+            return
+        if opened.mode == "RGBA" and opened.getchannel("A").getextrema() != (255, 255):
+            return
+        full = opened.convert("RGB")
+    palette = full.quantize(256, Image.Quantize.MEDIANCUT)
+    few = full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    if len(buffer.getvalue()) < picture.stat().st_size:
+        picture.write_bytes(buffer.getvalue())
+
+
 def finish_site(app: Sphinx, exception: Exception | None) -> None:
-    """Put the shared picture into the site and, once its address is known, a sitemap."""
+    """Light pictures, the one that shared links show, and a sitemap once the address is known."""
     if exception is not None or app.builder.format != "html":
         return
+    for picture in sorted((Path(app.outdir) / "_images").glob("*.png")):
+        lighten(picture)
     shutil.copy(Path(app.srcdir) / PICTURE, Path(app.outdir) / "_static")
     address = _address_of(app)
     if address:
