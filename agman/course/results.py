@@ -31,8 +31,7 @@ def recorded(experiment: str, folder: str | Path | None = None) -> dict[str, Any
 
     Returns:
         A dictionary whose "runs", in the order of the experiment's variants and seeds, is empty
-        where nothing is recorded. Runs that were recorded before variants had names are given the
-        name that their kind of model has today.
+        where nothing is recorded.
 
     Raises:
         InputError: there is no such experiment, or its file holds no runs.
@@ -47,10 +46,6 @@ def recorded(experiment: str, folder: str | Path | None = None) -> dict[str, Any
     if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
         raise InputError(f"{files[0]} holds no runs; make it with `agman reproduce {experiment}`.")
     runs = [*content["runs"]]
-    if "frozen_features" in content:
-        runs.append({"seed": 0, **content["frozen_features"]})
-    names = {v.model: v.name for v in EXPERIMENTS[experiment] if v.config is not None}
-    runs = [{"variant": names.get(run.get("model"), "Backbone alone"), **run} for run in runs]
     place = {v.name: number for number, v in enumerate(EXPERIMENTS[experiment])}
     runs.sort(key=lambda run: (place.get(run["variant"], len(place)), run["seed"]))
     return {"experiment": experiment, "runs": runs}

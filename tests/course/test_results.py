@@ -74,19 +74,6 @@ def test_a_wrong_name_or_file_is_one_sentence(tmp_path: Path) -> None:
         results.recorded("lab", tmp_path)
 
 
-def test_runs_from_before_variants_had_names_get_todays_names(tmp_path: Path) -> None:
-    old = {
-        "frozen_features": {"map_micro": 55.0},
-        "runs": [{"model": m, "seed": 0, "map_micro": 60.0} for m in ("agman", "csn", "triplet")],
-    }
-    found = results.recorded("products", written(tmp_path, "products", old))
-    names = [one["variant"] for one in found["runs"]]
-    assert names == ["Backbone alone", "Triplet network", "CSN", "AG-MAN"]
-    planned = {variant.name: variant.model for variant in EXPERIMENTS["products"]}
-    assert set(names) <= set(planned)
-    assert all(planned[one["variant"]] == one["model"] for one in found["runs"][1:])
-
-
 def test_every_file_of_the_book_can_be_read() -> None:
     for name in EXPERIMENTS:
         found = results.recorded(name)
