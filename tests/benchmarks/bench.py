@@ -99,7 +99,7 @@ def sklearn_map(queries: Any, query_values: Any, gallery: Any, gallery_values: A
 def torchmetrics_map(queries: Any, query_values: Any, gallery: Any, gallery_values: Any) -> float:
     from torchmetrics.functional.retrieval import retrieval_average_precision
 
-    scores = queries @ gallery.T
+    scores = 1.5 + queries @ gallery.T  # it takes items with scores below zero for irrelevant
     relevant = query_values[:, None] == gallery_values
     found = [retrieval_average_precision(s, r) for s, r in zip(scores, relevant)]
     return float(torch.stack(found).mean())
