@@ -105,8 +105,13 @@ def measure(
 
 
 def recorded() -> dict[str, Any]:
-    """What `main` wrote for the course, in the repository and in the installed package."""
-    file = next(place / RESULTS.name for place in FOLDERS if (place / RESULTS.name).exists())
+    """What `main` wrote for the course, in the repository and in the installed package.
+
+    Raises:
+        InputError: it is in neither.
+    """
+    files = [place / RESULTS.name for place in FOLDERS]
+    file = next((file for file in files if file.exists()), files[0])
     content: dict[str, Any] = read_json(file)
     return content
 

@@ -50,7 +50,7 @@ class Case:
         ours: what agman does.
         other: the other way, named by `against`.
         against: its name.
-        target: the least ratio of times, other over ours, that issue or docs promise.
+        target: the least ratio of times, other over ours, to be reached.
         same: whether two results agree.
     """
 
@@ -59,7 +59,7 @@ class Case:
     other: Work
     against: str
     target: float
-    same: Callable[[Any, Any], bool] = lambda a, b: True
+    same: Callable[[Any, Any], bool]
 
 
 def near(a: float, b: float, by: float = 1e-6) -> bool:
@@ -264,12 +264,18 @@ def input_case(small: bool) -> Iterator[Case]:
         array[i] = np.asarray(picture.resize((224, 224)))
     packed = agman.datasets.PackedImages(array, [f"{i}.jpg" for i in range(n)])
 
-    def decode() -> torch.Tensor:
-        opened = (Image.open(io.BytesIO(file)).convert("RGB").resize((224, 224)) for file in files)
-        return torch.from_numpy(np.stack([np.asarray(image) for image in opened]))
-
     rows = np.random.default_rng(0).permutation(n)
-    yield Case(f"{n} images of 224 pixels", lambda: packed.load(rows, 224), decode, "JPEG", 10.0)
+
+    def decode() -> torch.Tensor:
+        chosen = (Image.open(io.BytesIO(files[row])) for row in rows)
+        pixels = [np.asarray(image.convert("RGB").resize((224, 224))) for image in chosen]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+    def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return float((a.float() - b.float()).abs().mean()) < 4  # of 255: JPEG loses a little
+
+    name = f"{n} images of 224 pixels"
+    yield Case(name, lambda: packed.load(rows, 224), decode, "JPEG", 10.0, alike)
 
 
 def imports() -> float:
@@ -366,7 +372,7 @@ def main(argv: list[str] | None = None) -> None:
     result = run(chosen)
     if installed("sklearn"):
         result["largest_difference_from_sklearn"] = exactness()
-        print(f"largest difference from scikit-learn: {exactness():.1e}")
+        print(f"from scikit-learn at most: {result['largest_difference_from_sklearn']:.1e}")
     if not options.groups:
         result["import_seconds"] = imports()
         print(f"import agman over import torch: {result['import_seconds']:.2f} s")

@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from agman.course.explorers import LIMIT
 from tests.book import test_site
@@ -45,11 +47,10 @@ def test_no_two_pages_say_the_same(site: Path) -> None:
     assert [text for text, n in said.items() if n > 1] == []
 
 
-def explorers(name: str) -> int:
-    """How many explorers a page shows."""
-    path = ROOT / "book" / f"{name}.ipynb"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return len(re.findall(r"(?:_explorer|embedding_map|metric_playground)\(", text))
+def explorers(page: str) -> list[int]:
+    """Bytes of each explorer on a page."""
+    found = re.findall(r'<(?:div|section)[^>]*class="agman-explorer.*?</script>', page, re.DOTALL)
+    return [len(one.encode()) for one in found]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -58,8 +59,35 @@ def test_a_page_is_light(site: Path, name: str) -> None:
     elements = parsed(site / f"{name}.html").elements
     sources = {a.get("src") or "" for tag, a in elements if tag == "img"}
     files = [site / source for source in sources if source and ":" not in source]
-    weight = (site / f"{name}.html").stat().st_size + sum(file.stat().st_size for file in files)
-    assert weight < 1_000_000 + LIMIT * explorers(name)
+    page = (site / f"{name}.html").read_text(encoding="utf-8")
+    weight = len(page.encode()) + sum(file.stat().st_size for file in files)
+    assert weight - sum(explorers(page)) < 1_000_000
+    assert all(size < LIMIT for size in explorers(page))
+
+
+def test_the_chapters_show_all_four_explorers(site: Path) -> None:
+    pages = [(site / f"{name}.html").read_text(encoding="utf-8") for name in PAGES]
+    assert sum(len(explorers(page)) for page in pages) == 4
+
+
+def test_pictures_become_lighter_and_look_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "opaque.png"
+    noise = np.random.default_rng(0).integers(0, 30, (80, 80, 3))
+    full = (np.linspace(0, 220, 80)[:, None, None] + noise).astype(np.uint8)
+    Image.fromarray(full).convert("RGBA").save(file)
+    before = file.stat().st_size
+    course_sphinx.lighten(file)
+    assert file.stat().st_size < before / 2
+    shown = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    assert np.abs(shown - full).mean() < 8
+
+
+def test_a_transparent_picture_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "transparent.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)).save(file)
+    before = file.read_bytes()
+    course_sphinx.lighten(file)
+    assert file.read_bytes() == before
 
 
 def test_the_address_of_the_site_follows_that_of_the_repository() -> None:
