@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Ablations"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Ablations"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.metrics import t_interval
 
 __all__ = ["check_corrected", "check_false_alarms", "check_interaction"]
@@ -21,7 +21,7 @@ def check_false_alarms(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a whole number and a number from 0 to 1, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _FALSE_ALARMS, hint)
+    report(function, _FALSE_ALARMS, hint)
 
 
 def check_corrected(function: Callable[..., Any], hint: int = 0) -> None:
@@ -31,7 +31,7 @@ def check_corrected(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (V,) differences, one for each seed, and a number; returns low, high.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _CORRECTED, hint)
+    report(function, _CORRECTED, hint)
 
 
 def check_interaction(function: Callable[..., Any], hint: int = 0) -> None:
@@ -41,10 +41,10 @@ def check_interaction(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes four numbers, returns one.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _INTERACTION, hint)
+    report(function, _INTERACTION, hint)
 
 
-_FALSE_ALARMS = _Exercise(
+_FALSE_ALARMS = Exercise(
     right=lambda n, level: 1 - (1 - level) ** n,
     cases=((1, 0.05), (9, 0.05), (30, 0.05), (4, 0.2)),
     mistakes=(
@@ -84,7 +84,7 @@ def _ends(differences: Tensor, confidence: float) -> tuple[float, float]:
     return t_interval(differences, confidence)[1:]
 
 
-_CORRECTED = _Exercise(
+_CORRECTED = Exercise(
     right=lambda d, n: _ends(d, 1 - 0.05 / n),
     cases=((torch.tensor([1.0, 1.4, 2.1]), 9), (torch.tensor([-0.5, 0.4, 0.2, 0.3, 0.8]), 3)),
     mistakes=(
@@ -130,7 +130,7 @@ def _widened(differences: Tensor, n: int) -> tuple[float, float]:
     return mean - n * (mean - low), mean + n * (high - mean)
 
 
-_INTERACTION = _Exercise(
+_INTERACTION = Exercise(
     right=lambda full, a, b, both: a + b - full - both,
     cases=((60.0, 57.0, 58.0, 50.0), (60.0, 55.0, 56.0, 54.0), (40.0, 38.0, 37.0, 35.0)),
     mistakes=(

@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Attribute-guided attention"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Attribute-guided attention"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 
 __all__ = ["check_gate_input", "check_maps", "check_spread"]
 
@@ -21,7 +21,7 @@ def check_maps(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B, C, H, W) and (B, K, C), returns (B, K, H, W).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _MAPS, hint)
+    report(function, _MAPS, hint)
 
 
 def check_gate_input(function: Callable[..., Any], hint: int = 0) -> None:
@@ -31,7 +31,7 @@ def check_gate_input(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B, C, H, W) and (B, K, H, W), returns (B, K, 2, H, W).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _GATE_INPUT, hint)
+    report(function, _GATE_INPUT, hint)
 
 
 def check_spread(function: Callable[..., Any], hint: int = 0) -> None:
@@ -41,7 +41,7 @@ def check_spread(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (H, W) numbers of at least zero with sum one, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _SPREAD, hint)
+    report(function, _SPREAD, hint)
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -64,7 +64,7 @@ def _maps(
     return weights / weights.sum(dim=tuple(axes), keepdim=True)
 
 
-_MAPS = _Exercise(
+_MAPS = Exercise(
     right=_maps,
     cases=(
         (_random(2, 9, 3, 4, seed=0).tanh(), 2 * _random(2, 3, 9, seed=1)),
@@ -135,7 +135,7 @@ def _pair(mean: Tensor, maximum: Tensor, weights: Tensor) -> Tensor:
     return torch.stack([mean[:, None] * weights, maximum[:, None] * weights], dim=2)
 
 
-_GATE_INPUT = _Exercise(
+_GATE_INPUT = Exercise(
     right=_gate_input,
     cases=(
         (_random(2, 5, 3, 4, seed=4), _random(2, 3, 3, 4, seed=5)),
@@ -181,7 +181,7 @@ def _spread(map_: Tensor) -> Tensor:
     return torch.special.entr(map_).sum().exp()
 
 
-_SPREAD = _Exercise(
+_SPREAD = Exercise(
     right=_spread,
     cases=(
         (torch.full((3, 4), 1 / 12, dtype=torch.float64),),

@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Better than the paper"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Better than the paper"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.course.results import time_to_reach
 
 __all__ = ["check_kept", "check_rate_left", "check_time_to_reach"]
@@ -23,7 +23,7 @@ def check_time_to_reach(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two lists of numbers and a number, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _TIME, hint)
+    report(function, _TIME, hint)
 
 
 def check_rate_left(function: Callable[..., Any], hint: int = 0) -> None:
@@ -33,7 +33,7 @@ def check_rate_left(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two whole numbers and a number, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _RATE, hint)
+    report(function, _RATE, hint)
 
 
 def check_kept(function: Callable[..., Any], hint: int = 0) -> None:
@@ -43,7 +43,7 @@ def check_kept(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two boxes (x0, y0, x1, y1), returns a number from 0 to 1.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _KEPT, hint)
+    report(function, _KEPT, hint)
 
 
 def _reached(quality: Numbers, target: float) -> list[int]:
@@ -82,7 +82,7 @@ def _zero_at_start(seconds: Numbers, quality: Numbers, target: float) -> float:
     return time_to_reach((0.0, *seconds), (0.0, *quality), target)
 
 
-_TIME = _Exercise(
+_TIME = Exercise(
     right=time_to_reach,
     cases=(
         ((10.0, 20.0, 40.0), (5.0, 15.0, 25.0), 20.0),
@@ -129,7 +129,7 @@ _TIME = _Exercise(
     ),
 )
 
-_RATE = _Exercise(
+_RATE = Exercise(
     right=lambda epoch, step, decay: decay ** (epoch // step),
     cases=((0, 3, 0.9), (2, 3, 0.9), (3, 3, 0.9), (149, 3, 0.9), (10, 4, 0.5)),
     mistakes=(
@@ -186,7 +186,7 @@ def _shared(region: Box, crop: Box) -> int:
     return max(width, 0) * max(height, 0)
 
 
-_KEPT = _Exercise(
+_KEPT = Exercise(
     right=lambda region, crop: _shared(region, crop) / _area(region),
     cases=(
         ((10, 20, 30, 60), (0, 0, 96, 50)),

@@ -1,14 +1,8 @@
-"""Self-checks of the book's exercises: they run the reader's function and name its mistake.
-
-A check prints "Passed", or one sentence that says what is wrong.
-It never raises, so that no exercise blocks the next.
-`hint=1`, `hint=2` and `hint=3` print a little more each time.
-"""
+"""Self-checks of "Measuring retrieval" and "The feature gap"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agman.course.exercises import Exercise, report
 from agman.metrics import average_precision
 
 __all__ = [
@@ -28,25 +23,6 @@ __all__ = [
     "check_pooled",
 ]
 
-_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class _Exercise:
-    """What a right answer is, and what the usual wrong ones are.
-
-    Args:
-        right: computes the right answer.
-        cases: arguments to try it with; together they tell all mistakes apart.
-        mistakes: a sentence that names the mistake, and a function that makes it.
-        hints: from a nudge to nearly the answer.
-    """
-
-    right: Callable[..., Any]
-    cases: Sequence[tuple[Any, ...]]
-    mistakes: Sequence[tuple[str, Callable[..., Any]]]
-    hints: tuple[str, str, str]
-
 
 def check_average_precision(function: Callable[..., Any], hint: int = 0) -> None:
     """Check `function(scores, relevant)`, the average precision of a ranking without ties.
@@ -55,7 +31,7 @@ def check_average_precision(function: Callable[..., Any], hint: int = 0) -> None
         function: takes (N,) scores and (N,) booleans, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _AVERAGE_PRECISION, hint)
+    report(function, _AVERAGE_PRECISION, hint)
 
 
 def check_fair_average_precision(function: Callable[..., Any], hint: int = 0) -> None:
@@ -65,7 +41,7 @@ def check_fair_average_precision(function: Callable[..., Any], hint: int = 0) ->
         function: takes (N,) scores and (N,) booleans, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _FAIR, hint)
+    report(function, _FAIR, hint)
 
 
 def check_means(function: Callable[..., Any], hint: int = 0) -> None:
@@ -75,7 +51,7 @@ def check_means(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (Q,) average precisions, some NaN, and (Q,) ids; returns two numbers.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _MEANS, hint)
+    report(function, _MEANS, hint)
 
 
 def check_leave_one_out(function: Callable[..., Any], hint: int = 0) -> None:
@@ -85,7 +61,7 @@ def check_leave_one_out(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (N, D) embeddings and (N,) values, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _LEAVE_ONE_OUT, hint)
+    report(function, _LEAVE_ONE_OUT, hint)
 
 
 def check_pooled(function: Callable[..., Any], hint: int = 0) -> None:
@@ -95,7 +71,7 @@ def check_pooled(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B, C, H, W), returns (B, C) of unit length.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _POOLED, hint)
+    report(function, _POOLED, hint)
 
 
 def check_above_chance(function: Callable[..., Any], hint: int = 0) -> None:
@@ -105,7 +81,7 @@ def check_above_chance(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two numbers from 0 to 1, returns one.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _ABOVE_CHANCE, hint)
+    report(function, _ABOVE_CHANCE, hint)
 
 
 def check_linear_map(function: Callable[..., Any], hint: int = 0) -> None:
@@ -115,91 +91,7 @@ def check_linear_map(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (N, C), (N, V) and a number, returns (C, V).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _LINEAR_MAP, hint)
-
-
-# --- the engine -----------------------------------------------------------------------------------
-
-
-def _report(function: Callable[..., Any], exercise: _Exercise, hint: int) -> None:
-    problem = _problem(function, exercise)
-    if problem is None:
-        print("Passed.")
-        return
-    print(f"Not yet: {problem}")
-    for number, text in enumerate(exercise.hints[: max(hint, 0)], start=1):
-        print(f"Hint {number}: {text}")
-    if hint < 1:
-        print("For a hint, call the check again with hint=1.")
-
-
-def _problem(function: Callable[..., Any], exercise: _Exercise) -> str | None:
-    """What is wrong with a function, in one sentence, or None."""
-    given: list[np.ndarray] = []
-    for case in exercise.cases:
-        try:
-            answer = function(*_copies(case))
-        except NotImplementedError:
-            return "the function is still empty; replace its last line by your own."
-        except Exception as error:  # whatever a reader's code may raise
-            return f"the function stopped with {type(error).__name__} ({error}) for {_text(case)}."
-        if answer is None or answer is ...:
-            return "the function returns nothing; end it with a return."
-        try:
-            given.append(_numbers(answer))
-        except (TypeError, ValueError, RuntimeError):
-            return f"the function returns a {type(answer).__name__}, not numbers."
-    right = [_numbers(exercise.right(*case)) for case in exercise.cases]
-    if _agree(given, right):
-        return None
-    for sentence, wrong in exercise.mistakes:
-        if _agree(given, [_numbers(wrong(*_copies(case))) for case in exercise.cases]):
-            return sentence
-    return _difference(given, right, exercise.cases)
-
-
-def _difference(given: list[np.ndarray], right: list[np.ndarray], cases: Sequence[Any]) -> str:
-    """The first case whose answer differs, for a mistake nobody has named yet."""
-    at = next(i for i in range(len(right)) if not _agree(given[i : i + 1], right[i : i + 1]))
-    if given[at].shape != right[at].shape:
-        return f"the answer has shape {given[at].shape} where {right[at].shape} is right."
-    where = f" for {_text(cases[at])}" if right[at].size < 3 else ""
-    return f"the function gives {_text(given[at])} where {_text(right[at])} is right{where}."
-
-
-def _agree(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
-    return all(
-        a.shape == b.shape and np.allclose(a, b, atol=_TOLERANCE, equal_nan=True)
-        for a, b in zip(some, others, strict=True)
-    )
-
-
-def _copies(case: tuple[Any, ...]) -> list[Any]:
-    """The arguments, safe from a function that changes them."""
-    return [part.clone() if isinstance(part, Tensor) else part for part in case]
-
-
-def _numbers(answer: Any) -> np.ndarray:
-    """Whatever a function returned, as an array."""
-    if isinstance(answer, Tensor):
-        return answer.detach().cpu().double().numpy()
-    if isinstance(answer, tuple | list):
-        return np.array([_numbers(part) for part in answer], dtype=np.float64)
-    return np.asarray(answer, dtype=np.float64)
-
-
-def _text(thing: Any) -> str:
-    """Arguments or answers as a reader would type them."""
-    if isinstance(thing, tuple):
-        return ", ".join(map(_text, thing))
-    if isinstance(thing, Tensor):
-        thing = thing.numpy()
-    if isinstance(thing, np.ndarray):
-        if thing.size > 12:
-            return f"an array of shape {thing.shape}"
-        rounded = thing.round(4) if thing.dtype.kind == "f" else thing
-        return str(rounded.tolist())
-    return str(thing)
+    report(function, _LINEAR_MAP, hint)
 
 
 # --- average precision ----------------------------------------------------------------------------
@@ -238,7 +130,7 @@ def _trapezoids(scores: Tensor, relevant: Tensor) -> float:
     return float(((precision[1:] + precision[:-1]) / 2 * ranked).sum() / ranked.sum())
 
 
-_AVERAGE_PRECISION = _Exercise(
+_AVERAGE_PRECISION = Exercise(
     right=average_precision,
     cases=(
         (torch.tensor([0.9, 0.2, 0.7, 0.4, 0.6]), torch.tensor([True, True, False, False, True])),
@@ -327,7 +219,7 @@ def _one_per_score(scores: Tensor, relevant: Tensor) -> float:
     return float((among / reaching)[first].mean())
 
 
-_FAIR = _Exercise(
+_FAIR = Exercise(
     right=average_precision,
     cases=(
         (torch.tensor([0.5, 0.5, 0.9, 0.5, 0.1]), torch.tensor([False, True, False, True, True])),
@@ -420,7 +312,7 @@ def _all_ids(ap: Tensor, attributes: Tensor) -> tuple[float, float]:
 
 
 _NAN = float("nan")
-_MEANS = _Exercise(
+_MEANS = Exercise(
     right=_micro_macro,
     cases=(
         (torch.tensor([1.0, 0.5, 0.3, 0.2]), torch.tensor([0, 0, 0, 2])),
@@ -518,7 +410,7 @@ def _one_denominator_too_many(embeddings: Tensor, values: Tensor) -> float:
     return float(np.mean(results))
 
 
-_LEAVE_ONE_OUT = _Exercise(
+_LEAVE_ONE_OUT = Exercise(
     right=_leave_one_out,
     cases=(
         (
@@ -581,7 +473,7 @@ _LEAVE_ONE_OUT = _Exercise(
 
 _FEATURES = torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(0)) + 0.5
 
-_POOLED = _Exercise(
+_POOLED = Exercise(
     right=lambda f: F.normalize(f.mean(dim=(2, 3)), dim=1),
     cases=((_FEATURES,), (_FEATURES[:2, :, :1] * 3,)),
     mistakes=(
@@ -622,7 +514,7 @@ _POOLED = _Exercise(
     ),
 )
 
-_ABOVE_CHANCE = _Exercise(
+_ABOVE_CHANCE = Exercise(
     right=lambda m, c: (m - c) / (1 - c),
     cases=((0.6, 0.2), (0.1, 0.25), (1.0, 0.4), (0.3, 0.3)),
     mistakes=(
@@ -677,7 +569,7 @@ def _penalty_everywhere(features: Tensor, targets: Tensor, penalty: float) -> Te
     return torch.linalg.solve(features.T @ features + penalty, features.T @ targets)
 
 
-_LINEAR_MAP = _Exercise(
+_LINEAR_MAP = Exercise(
     right=_ridge,
     cases=((_X, _T, 0.5), (_X[:6] * 2, _T[:6], 4.0)),
     mistakes=(

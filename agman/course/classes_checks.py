@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Classes that ignore values"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Classes that ignore values"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.losses import LearnedWeighting
 
 __all__ = ["check_class_loss", "check_lowest_loss", "check_settled_weight"]
@@ -22,7 +22,7 @@ def check_class_loss(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B, A) logits and (B, A) targets of 0 and 1, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _CLASS_LOSS, hint)
+    report(function, _CLASS_LOSS, hint)
 
 
 def check_lowest_loss(function: Callable[..., Any], hint: int = 0) -> None:
@@ -33,7 +33,7 @@ def check_lowest_loss(function: Callable[..., Any], hint: int = 0) -> None:
             number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _LOWEST, hint)
+    report(function, _LOWEST, hint)
 
 
 def check_settled_weight(function: Callable[..., Any], hint: int = 0) -> None:
@@ -43,7 +43,7 @@ def check_settled_weight(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a number of at least 0, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _SETTLED, hint)
+    report(function, _SETTLED, hint)
 
 
 # --- the loss of the branch -----------------------------------------------------------------------
@@ -58,7 +58,7 @@ def _batch(n_images: int, n_attributes: int, seed: int) -> tuple[Tensor, Tensor]
     return logits, targets
 
 
-_CLASS_LOSS = _Exercise(
+_CLASS_LOSS = Exercise(
     right=lambda x, t: F.binary_cross_entropy_with_logits(x, t),
     cases=(_batch(3, 4, seed=0), _batch(5, 3, seed=1), (torch.zeros(2, 2), torch.eye(2))),
     mistakes=(
@@ -136,7 +136,7 @@ def _most_frequent(counts: Tensor) -> Tensor:
     return 1 - counts.amax(1).sum() / counts.sum()
 
 
-_LOWEST = _Exercise(
+_LOWEST = Exercise(
     right=_lowest,
     cases=(
         (torch.tensor([[6, 2, 0], [0, 0, 3], [1, 1, 2]]),),
@@ -206,7 +206,7 @@ def _variance(loss: float, smallest: float = LearnedWeighting.SMALLEST) -> float
     return max(smallest, (loss + (loss**2 + 8 * loss) ** 0.5) / 4)
 
 
-_SETTLED = _Exercise(
+_SETTLED = Exercise(
     right=lambda loss: 1 / (2 * _variance(loss)),
     cases=((1.0,), (0.25,), (0.04,), (0.0,), (6.0,)),
     mistakes=(

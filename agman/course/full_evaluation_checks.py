@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Full evaluation"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Full evaluation"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.metrics import t_interval
 
 __all__ = ["check_bootstrap", "check_paired_interval", "check_seeds_needed"]
@@ -21,7 +21,7 @@ def check_paired_interval(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two (V,) and a number, returns mean, low, high.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _PAIRED, hint)
+    report(function, _PAIRED, hint)
 
 
 def check_seeds_needed(function: Callable[..., Any], hint: int = 0) -> None:
@@ -31,7 +31,7 @@ def check_seeds_needed(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two numbers and (N,) factors by number of seeds, returns a whole number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _SEEDS, hint)
+    report(function, _SEEDS, hint)
 
 
 def check_bootstrap(function: Callable[..., Any], hint: int = 0) -> None:
@@ -41,7 +41,7 @@ def check_bootstrap(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (Q,) average precisions and (N, Q) row numbers, returns low, high.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _BOOTSTRAP, hint)
+    report(function, _BOOTSTRAP, hint)
 
 
 def _factor(n: int) -> float:
@@ -62,7 +62,7 @@ def _error(values: Tensor) -> Tensor:
     return values.std() / len(values) ** 0.5
 
 
-_PAIRED = _Exercise(
+_PAIRED = Exercise(
     right=lambda a, b, t: _interval(a - b, _error(a - b), t),
     cases=(
         (torch.tensor([61.0, 64.0, 66.0]), torch.tensor([60.0, 62.0, 67.0]), 4.3),
@@ -124,7 +124,7 @@ def _per_root(factors: Tensor) -> Tensor:
 
 _FACTORS = torch.tensor([torch.nan, torch.nan, *(_factor(n) for n in range(2, 80))])
 
-_SEEDS = _Exercise(
+_SEEDS = Exercise(
     right=lambda s, d, f: _first(s, d, _per_root(f)),
     cases=((1.0, 1.2, _FACTORS), (2.0, 1.0, _FACTORS), (0.5, 5.0, _FACTORS), (1.5, 0.8, _FACTORS)),
     mistakes=(
@@ -170,7 +170,7 @@ def _draws(n: int, size: int) -> Tensor:
 
 _AP = torch.tensor([0.9, 0.15, 0.4, 0.75, 0.3, 0.05, 0.6], dtype=torch.float64)
 
-_BOOTSTRAP = _Exercise(
+_BOOTSTRAP = Exercise(
     right=lambda ap, draws: _quantiles(ap[draws].mean(1)),
     cases=((_AP, _draws(200, 7)), (_AP[:4] ** 2, _draws(90, 4))),
     mistakes=(

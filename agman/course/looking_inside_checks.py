@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Looking inside"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Looking inside"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.metrics import attention_mass
 
 __all__ = ["check_cover", "check_mass", "check_rank_correlation"]
@@ -24,7 +24,7 @@ def check_mass(function: Callable[..., Any], hint: int = 0) -> None:
             of the picture in the same pixels; returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _MASS, hint)
+    report(function, _MASS, hint)
 
 
 def check_rank_correlation(function: Callable[..., Any], hint: int = 0) -> None:
@@ -34,7 +34,7 @@ def check_rank_correlation(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two (N,) tensors, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _RANK_CORRELATION, hint)
+    report(function, _RANK_CORRELATION, hint)
 
 
 def check_cover(function: Callable[..., Any], hint: int = 0) -> None:
@@ -45,7 +45,7 @@ def check_cover(function: Callable[..., Any], hint: int = 0) -> None:
             returns (3, H, W).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _COVER, hint)
+    report(function, _COVER, hint)
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -77,7 +77,7 @@ def _touched(map_: Tensor, region: Region, size: int) -> Any:
     return map_[y0:y1, x0:x1].sum() / map_.sum()
 
 
-_MASS = _Exercise(
+_MASS = Exercise(
     right=_mass,
     cases=(
         (_random(3, 3, seed=0) / 3, (2, 0, 5, 3), 6),
@@ -140,7 +140,7 @@ def _centred(x: Tensor) -> Tensor:
     return x - x.mean()
 
 
-_RANK_CORRELATION = _Exercise(
+_RANK_CORRELATION = Exercise(
     right=lambda x, y: _correlation(_ranks(x), _ranks(y)),
     cases=(
         (_random(7, seed=2), _random(7, seed=3)),
@@ -221,7 +221,7 @@ def _wrapped(picture: Tensor, x: int, y: int, side: int) -> Tensor:
 
 _PICTURE = (_random(3, 8, 10, seed=6) * 100).round()
 
-_COVER = _Exercise(
+_COVER = Exercise(
     right=_cover,
     cases=(
         (_PICTURE, 5, 3, 4),

@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Multi-level features"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Multi-level features"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 
 __all__ = ["check_folded", "check_pixels_seen", "check_price"]
 
@@ -20,7 +20,7 @@ def check_pixels_seen(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a list of (kernel, stride, padding) and a position, returns two numbers.
         hint: 1 to 3 for more and more help.
     """
-    _report(lambda layers, position: function([*layers], position), _PIXELS_SEEN, hint)
+    report(lambda layers, position: function([*layers], position), _PIXELS_SEEN, hint)
 
 
 def check_price(function: Callable[..., Any], hint: int = 0) -> None:
@@ -31,7 +31,7 @@ def check_price(function: Callable[..., Any], hint: int = 0) -> None:
             returns two numbers.
         hint: 1 to 3 for more and more help.
     """
-    _report(lambda channels, dim, side: function([*channels], dim, side), _PRICE, hint)
+    report(lambda channels, dim, side: function([*channels], dim, side), _PRICE, hint)
 
 
 def check_folded(function: Callable[..., Any], hint: int = 0) -> None:
@@ -41,7 +41,7 @@ def check_folded(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (C, C2) and (D, 2 C), returns (D, C + C2).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _FOLDED, hint)
+    report(function, _FOLDED, hint)
 
 
 # --- which pixels ---------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def _whole_kernel(layers: Sequence[Layer], position: int) -> tuple[int, int]:
     return _pixels_seen([(k + 1, s, p) for k, s, p in layers], position)
 
 
-_PIXELS_SEEN = _Exercise(
+_PIXELS_SEEN = Exercise(
     right=_pixels_seen,
     cases=(
         ([(3, 2, 1)], 0),
@@ -162,7 +162,7 @@ def _price(
     return sum(weights) + n_biases * biases, operations
 
 
-_PRICE = _Exercise(
+_PRICE = Exercise(
     right=_price,
     cases=(
         ([512, 1024], 512, 14),
@@ -244,7 +244,7 @@ def _matrices(c2: int, c: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
     return projection, torch.randn(dim, 2 * c, generator=random, dtype=torch.float64)
 
 
-_FOLDED = _Exercise(
+_FOLDED = Exercise(
     right=_folded,
     cases=(_matrices(2, 3, 4, seed=0), _matrices(5, 4, 2, seed=1)),
     mistakes=(

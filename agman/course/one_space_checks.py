@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "One space for everything"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "One space for everything"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.losses import triplet_loss
 
 __all__ = ["check_comparisons", "check_hardest_negative", "check_triplet_loss"]
@@ -22,7 +22,7 @@ def check_triplet_loss(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes three (B, D) of unit length and a number, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _TRIPLET_LOSS, hint)
+    report(function, _TRIPLET_LOSS, hint)
 
 
 def check_comparisons(function: Callable[..., Any], hint: int = 0) -> None:
@@ -32,7 +32,7 @@ def check_comparisons(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B,) value ids, -1 where unknown, returns a whole number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _COMPARISONS, hint)
+    report(function, _COMPARISONS, hint)
 
 
 def check_hardest_negative(function: Callable[..., Any], hint: int = 0) -> None:
@@ -42,7 +42,7 @@ def check_hardest_negative(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (B, D) of unit length and (B,) value ids, returns (B,) similarities.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _HARDEST_NEGATIVE, hint)
+    report(function, _HARDEST_NEGATIVE, hint)
 
 
 def _units(*shape: int, seed: int) -> Tensor:
@@ -56,7 +56,7 @@ def _gap(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 _A, _P, _N = _units(3, 6, 4, seed=2)
 
-_TRIPLET_LOSS = _Exercise(
+_TRIPLET_LOSS = Exercise(
     right=triplet_loss,
     cases=((_A, _P, _N, 0.2), (_A, _P, _N, 0.5), (_A[:1], _A[:1], _N[:1], 0.3)),
     mistakes=(
@@ -141,7 +141,7 @@ def _totals_multiplied(values: Tensor) -> int:
     return int(same.sum() * other.sum())
 
 
-_COMPARISONS = _Exercise(
+_COMPARISONS = Exercise(
     right=_comparisons,
     cases=(
         (torch.tensor([3, 3, 5, -1, 3, 5, -1, 0]),),
@@ -195,7 +195,7 @@ def _differs(values: Tensor) -> Tensor:
     return values[:, None] != values
 
 
-_HARDEST_NEGATIVE = _Exercise(
+_HARDEST_NEGATIVE = Exercise(
     right=lambda e, v: _best(e, _differs(v)),
     cases=(
         (_units(6, 3, seed=3), torch.tensor([0, 0, 1, 1, 2, 0])),

@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "One space per attribute"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "One space per attribute"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agman.attention import softmax_over_positions
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 
 __all__ = ["check_attended", "check_ceiling", "check_masked_similarity"]
 
@@ -23,7 +23,7 @@ def check_masked_similarity(function: Callable[..., Any], hint: int = 0) -> None
         function: takes three vectors (D,), returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _MASKED_SIMILARITY, hint)
+    report(function, _MASKED_SIMILARITY, hint)
 
 
 def check_attended(function: Callable[..., Any], hint: int = 0) -> None:
@@ -33,7 +33,7 @@ def check_attended(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (C, H, W) and (H, W), returns (C,).
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _ATTENDED, hint)
+    report(function, _ATTENDED, hint)
 
 
 def check_ceiling(function: Callable[..., Any], hint: int = 0) -> None:
@@ -43,7 +43,7 @@ def check_ceiling(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes the number of positions and the bound of every score, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _CEILING, hint)
+    report(function, _CEILING, hint)
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def _masked_too_late(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     return (mask.relu() * x) @ (mask.relu() * y)
 
 
-_MASKED_SIMILARITY = _Exercise(
+_MASKED_SIMILARITY = Exercise(
     right=_masked_similarity,
     cases=(
         (
@@ -122,7 +122,7 @@ def _uneven(*shape: int, seed: int) -> Tensor:
     return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-_ATTENDED = _Exercise(
+_ATTENDED = Exercise(
     right=_attended,
     cases=(
         (_uneven(3, 2, 4, seed=0), _uneven(2, 4, seed=1)),
@@ -174,7 +174,7 @@ def _ceiling(n: int, bound: float) -> float:
     return 1 / (1 + (n - 1) * math.exp(-2 * bound))
 
 
-_CEILING = _Exercise(
+_CEILING = Exercise(
     right=_ceiling,
     cases=((144, 1.0), (5, 0.5), (2, 3.0), (1, 1.0)),
     mistakes=(

@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Your own photos"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Your own photos"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 
 __all__ = ["check_exponent", "check_machines", "check_rare", "check_recall"]
 
@@ -21,7 +21,7 @@ def check_rare(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (N,) ids of values, -1 for an empty cell, and a number; returns ids.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _RARE, hint)
+    report(function, _RARE, hint)
 
 
 def check_exponent(function: Callable[..., Any], hint: int = 0) -> None:
@@ -31,7 +31,7 @@ def check_exponent(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes two lists of numbers, from the smallest size to the largest; returns one.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _EXPONENT, hint)
+    report(function, _EXPONENT, hint)
 
 
 def check_recall(function: Callable[..., Any], hint: int = 0) -> None:
@@ -42,7 +42,7 @@ def check_recall(function: Callable[..., Any], hint: int = 0) -> None:
             number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _RECALL, hint)
+    report(function, _RECALL, hint)
 
 
 def check_machines(function: Callable[..., Any], hint: int = 0) -> None:
@@ -52,7 +52,7 @@ def check_machines(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes five numbers, returns how many machines hold the index in memory.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _MACHINES, hint)
+    report(function, _MACHINES, hint)
 
 
 # --- rare values ----------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def _rare(values: Tensor, least: int) -> list[int]:
 
 _EMPTY_CELLS = "-1 marks an empty cell and is no value; leave it out."
 
-_RARE = _Exercise(
+_RARE = Exercise(
     right=_rare,
     cases=(
         (torch.tensor([3, 0, 0, 5, 3, 0, -1, 3, 6, 6]), 3),
@@ -119,7 +119,7 @@ def _exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     return math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
 
 
-_EXPONENT = _Exercise(
+_EXPONENT = Exercise(
     right=_exponent,
     cases=(
         ([10, 100, 1000], [0.5, 3.0, 50.0]),
@@ -183,7 +183,7 @@ def _share_of_found(found: Tensor, exact: Tensor) -> float:
     return float(right.sum() / (found >= 0).sum())
 
 
-_RECALL = _Exercise(
+_RECALL = Exercise(
     right=_recall,
     cases=(
         (
@@ -191,6 +191,7 @@ _RECALL = _Exercise(
             torch.tensor([[1, 4, 9, 6], [7, 2, 3, 5]]),
         ),
         (torch.tensor([[8, 3, 5], [0, 1, -1]]), torch.tensor([[3, 8, 1], [4, 6, 9]])),
+        (torch.tensor([[5, 2]]), torch.tensor([[1, 2]])),
     ),
     mistakes=(
         (
@@ -237,7 +238,7 @@ def _gigabytes(photos: float, attributes: float, width: float, each: float) -> f
     return photos * attributes * width * each / 1e9
 
 
-_MACHINES = _Exercise(
+_MACHINES = Exercise(
     right=lambda p, a, w, b, m: math.ceil(_gigabytes(p, a, w, b) / m),
     cases=(
         (100_000_000, 8, 512, 4, 64),

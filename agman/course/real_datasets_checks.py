@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Preparing the real datasets"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Preparing the real datasets"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 from agman.metrics import average_precision
 
 __all__ = ["check_decode", "check_triplet", "check_without_copies"]
@@ -20,7 +20,7 @@ def check_decode(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a string such as "nynnm", returns the id of the value, -1 without one.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _DECODE, hint)
+    report(function, _DECODE, hint)
 
 
 def check_triplet(function: Callable[..., Any], hint: int = 0) -> None:
@@ -30,7 +30,7 @@ def check_triplet(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a line such as "0 2017 42", returns three image numbers.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _TRIPLET, hint)
+    report(function, _TRIPLET, hint)
 
 
 def check_without_copies(function: Callable[..., Any], hint: int = 0) -> None:
@@ -40,7 +40,7 @@ def check_without_copies(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes (N,) scores, (N,) and (N,) booleans, returns a number.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _WITHOUT_COPIES, hint)
+    report(function, _WITHOUT_COPIES, hint)
 
 
 # --- FashionAI's label strings --------------------------------------------------------------------
@@ -50,7 +50,7 @@ def _first_not_n(letters: str) -> int:
     return next((i for i, letter in enumerate(letters) if letter != "n"), -1)
 
 
-_DECODE = _Exercise(
+_DECODE = Exercise(
     right=lambda letters: letters.find("y"),
     cases=(("nynnm",), ("mnnyn",), ("ynnnnn",), ("nnnnnnnny",), ("?????",)),
     mistakes=(
@@ -93,7 +93,7 @@ def _ordered(*places: int) -> Callable[[str], tuple[int, ...]]:
     return lambda line: tuple(int(line.split()[i]) for i in places)
 
 
-_TRIPLET = _Exercise(
+_TRIPLET = Exercise(
     right=_ordered(0, 2, 1),
     cases=(("0 2017 42",), ("50024 7 19\n",), ("3  11 10",)),
     mistakes=(
@@ -121,7 +121,7 @@ _LAST = (
     "leave the gallery altogether."
 )
 
-_WITHOUT_COPIES = _Exercise(
+_WITHOUT_COPIES = Exercise(
     right=lambda s, r, c: average_precision(s[~c], r[~c]),
     cases=(
         (

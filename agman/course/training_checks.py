@@ -1,4 +1,4 @@
-"""Self-checks of the exercises in "Training on a GPU"; see `agman.course.checks`."""
+"""Self-checks of the exercises in "Training on a GPU"; see `agman.course.exercises`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agman.course.checks import _Exercise, _report
+from agman.course.exercises import Exercise, report
 
 __all__ = ["check_accumulated_step", "check_activation_bytes", "check_rate"]
 
@@ -21,7 +21,7 @@ def check_rate(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes four numbers, the epoch with its fraction, and returns one.
         hint: 1 to 3 for more and more help.
     """
-    _report(function, _RATE, hint)
+    report(function, _RATE, hint)
 
 
 def check_accumulated_step(function: Callable[..., Any], hint: int = 0) -> None:
@@ -32,7 +32,7 @@ def check_accumulated_step(function: Callable[..., Any], hint: int = 0) -> None:
             optimizer; returns nothing.
         hint: 1 to 3 for more and more help.
     """
-    _report(_stepped(function), _ACCUMULATED_STEP, hint)
+    report(_stepped(function), _ACCUMULATED_STEP, hint)
 
 
 def check_activation_bytes(function: Callable[..., Any], hint: int = 0) -> None:
@@ -42,7 +42,7 @@ def check_activation_bytes(function: Callable[..., Any], hint: int = 0) -> None:
         function: takes a module and its input, returns a whole number.
         hint: 1 to 3 for more and more help.
     """
-    _report(_counted(function), _ACTIVATION_BYTES, hint)
+    report(_counted(function), _ACTIVATION_BYTES, hint)
 
 
 # --- the rate -------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def _half_wave(part: float) -> float:
 
 _right_rate = _warm(lambda e, w, n: _half_wave((e - w) / (n - w)))
 
-_RATE = _Exercise(
+_RATE = Exercise(
     right=_right_rate,
     cases=(
         *((epoch, 2.0, 2, 10) for epoch in (0, 0.5, 1, 2, 3.5, 6, 9.5, 10)),
@@ -197,7 +197,7 @@ def _all_at_once(
     optimizer.step()
 
 
-_ACCUMULATED_STEP = _Exercise(
+_ACCUMULATED_STEP = Exercise(
     right=_stepped(_accumulated(_by_rows)),
     cases=((4,), (4, 4), (4, 4, 2), (1, 2, 3, 4)),
     mistakes=tuple(
@@ -329,7 +329,7 @@ def _is_leaf(layer: nn.Module) -> bool:
     return not list(layer.children())
 
 
-_ACTIVATION_BYTES = _Exercise(
+_ACTIVATION_BYTES = Exercise(
     right=_counted(_outputs(_bytes)),
     cases=(("float32",), ("float64",), ("a layer called twice",)),
     mistakes=tuple(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agman.attention import AttributeSpatialAttention, softmax_over_positions
 from agman.course import attention_checks as checks
-from agman.course.checks import _problem
+from agman.course.exercises import problem
 
 CHAPTER = Path(__file__).resolve().parents[2] / "book" / "attention.ipynb"
 CHECKS = {
@@ -203,7 +203,7 @@ def test_names_the_mistake(
 def test_each_mistake_has_one_name() -> None:
     for exercise in EXERCISES:
         for sentence, wrong in exercise.mistakes:
-            assert _problem(wrong, exercise) == sentence
+            assert problem(wrong, exercise) == sentence
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agman.course import classes_checks as checks
-from agman.course.checks import _problem
+from agman.course.exercises import problem
 from agman.losses import LearnedWeighting
 
 CHAPTER = Path(__file__).resolve().parents[2] / "book" / "classes.ipynb"
@@ -171,7 +171,7 @@ def test_names_the_mistake(
 def test_no_listed_mistake_passes_or_stands_for_another(exercise: Any) -> None:
     """Each listed mistake differs from the right answer and is told by its own sentence."""
     for sentence, wrong in exercise.mistakes:
-        assert _problem(wrong, exercise) == sentence
+        assert problem(wrong, exercise) == sentence
 
 
 @pytest.mark.parametrize("name", CHECKS)

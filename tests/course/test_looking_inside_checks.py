@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from agman.course import looking_inside_checks as checks
-from agman.course.checks import _problem
+from agman.course.exercises import problem
 
 CHAPTER = Path(__file__).resolve().parents[2] / "book" / "looking_inside.ipynb"
 CHECKS = {
@@ -205,7 +205,7 @@ def test_names_the_mistake(
 def test_each_mistake_has_one_name() -> None:
     for exercise in EXERCISES:
         for sentence, wrong in exercise.mistakes:
-            assert _problem(wrong, exercise) == sentence
+            assert problem(wrong, exercise) == sentence
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agman.course import multi_level_checks as checks
-from agman.course.checks import _problem
+from agman.course.exercises import problem
 
 CHAPTER = Path(__file__).resolve().parents[2] / "book" / "multi_level.ipynb"
 CHECKS = {
@@ -183,7 +183,7 @@ def test_names_the_mistake(
 def test_no_listed_mistake_passes_or_stands_for_another(exercise: Any) -> None:
     """Each listed mistake differs from the right answer and is told by its own sentence."""
     for sentence, wrong in exercise.mistakes:
-        assert _problem(wrong, exercise) == sentence
+        assert problem(wrong, exercise) == sentence
 
 
 @pytest.mark.parametrize("name", CHECKS)
