@@ -455,7 +455,7 @@ def shares(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
             if number:
                 look |= {"markerfacecolor": "white", "markersize": 6.5, "zorder": 3}
             percent = [100 * values[name] for name in attributes]
-            ax.plot(percent, range(len(attributes)), label=kind, **look)
+            ax.plot(percent, range(len(attributes)), label=kind, clip_on=False, **look)
         ax.set_xlabel(title, fontsize=10)
         ax.set_xlim(left=0)
         ax.locator_params(axis="x", nbins=4)

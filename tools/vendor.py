@@ -52,6 +52,15 @@ PACKAGES: dict[str, tuple[str, dict[str, str]]] = {
             )
         },
     ),
+    "reveal.js@5.2.1": (
+        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
+        {
+            "dist/reveal.js": "tools/reveal/reveal.js",
+            "dist/reveal.css": "tools/reveal/reveal.css",
+            "dist/reset.css": "tools/reveal/reset.css",
+            "LICENSE": f"{_TO}/licenses/reveal.txt",
+        },
+    ),
     "axe-core@4.14.1": (
         "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745",
         {

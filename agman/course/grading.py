@@ -26,7 +26,15 @@ from agman.course.student import Failure, Limits, StudentProcess, functions_of
 from agman.errors import InputError
 from agman.storage import write_text
 
-__all__ = ["Assignment", "Grade", "Result", "grade", "grade_folder", "read_assignment"]
+__all__ = [
+    "Assignment",
+    "Grade",
+    "Result",
+    "feedback_folder",
+    "grade",
+    "grade_folder",
+    "read_assignment",
+]
 
 _HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n(.*?)### END HIDDEN TESTS", re.DOTALL)
 
@@ -218,7 +226,7 @@ def grade_folder(
     Args:
         folder: see `submissions`.
         assignment_file: the source notebook of the assignment.
-        out: the CSV; feedback goes to a folder of the same name without `.csv`.
+        out: the CSV; feedback goes beside it, to `feedback_folder(out)`.
         limits: for the students' code.
         progress: whether to show a bar.
 
@@ -230,8 +238,7 @@ def grade_folder(
     """
     assignment = read_assignment(assignment_file)
     all_files = submissions(folder, assignment.name)
-    out = Path(out)
-    feedback = out.with_suffix("")
+    feedback = feedback_folder(out)
     closed = (Path(assignment_file).parent, Path(folder), feedback)
     limits = replace(limits or Limits(), closed=tuple(path.resolve() for path in closed))
     grades = []
@@ -242,6 +249,11 @@ def grade_folder(
         grades.append(given)
     write_text(out, _table(grades, assignment))
     return grades
+
+
+def feedback_folder(out: str | Path) -> Path:
+    """Where the pages go: `grades_feedback` for a table `grades.csv`."""
+    return Path(out).with_name(f"{Path(out).stem}_feedback")
 
 
 def _graded_or_kept(
@@ -301,7 +313,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: auto; padding: 2rem 1rem }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; padding: .4rem; border-bottom: 1px solid #999; vertical-align: top }}
 pre {{ white-space: pre-wrap; border: 1px solid #999; padding: .5rem }}

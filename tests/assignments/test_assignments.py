@@ -256,7 +256,7 @@ def all_secrets() -> set[str]:
 
 
 def test_there_are_secrets_to_look_for() -> None:
-    assert len(all_secrets()) > 100
+    assert len(all_secrets()) > 50
     assert any(is_solution(cell) for cell in read(source("attention"))["cells"])
 
 

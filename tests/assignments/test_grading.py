@@ -277,7 +277,7 @@ def test_a_folder_becomes_a_table_and_pages(
     assert found["anna"]["out_of"] == "16"
     assert found["anna"]["still_to_read"] == "4"
     assert found["anna"]["map-values"] == "2"
-    page = (tmp_path / "out" / "grades" / f"{evil}.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "grades_feedback" / f"{evil}.html").read_text(encoding="utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     said = capsys.readouterr().out
@@ -306,7 +306,7 @@ def test_grading_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     grade_folder(folder, source(NAME), table, FAST, progress=False)
     assert asked == ["anna", "ben", "carla", "carla"]
     write(folder / "ben.ipynb", blank(NAME))
-    (tmp_path / "grades" / "carla.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "grades_feedback" / "carla.json").write_text("[]", encoding="utf-8")
     grade_folder(folder, source(NAME), table, FAST, progress=False)
     assert asked[4:] == ["ben", "carla"]
     assert [row["points"] for row in rows(table).values()] == ["16", "0", "16"]
@@ -355,5 +355,5 @@ def test_the_students_edition_cannot_grade() -> None:
 def test_a_grade_is_kept_as_plain_json(tmp_path: Path) -> None:
     write(tmp_path / "in" / "ben.ipynb", blank(NAME))
     grade_folder(tmp_path / "in", source(NAME), tmp_path / "g.csv", FAST, progress=False)
-    record = json.loads((tmp_path / "g" / "ben.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "g_feedback" / "ben.json").read_text(encoding="utf-8"))
     assert record["grade"]["student"] == "ben"
