@@ -132,19 +132,22 @@ def difference(
 
 
 def verdict(results: Mapping[str, Any], a: str, b: str, metric: str = "map_micro") -> str:
-    """One sentence: what the recorded seeds say about the claim that `a` beats `b`."""
+    """What the recorded seeds say about the claim that `a` beats `b`: difference, then verdict.
+
+    On two lines, because one would not fit on a page.
+    """
     found = difference(results, a, b, metric)
     if found is None:
         return f"{a} over {b}: no seed of both is recorded, so nothing is known."
     start = f"{a} over {b}: {found.mean:+.1f} points"
     if found.n == 1:
-        return f"{start} in the one seed recorded; one seed has no interval, so nothing is decided."
-    interval = f"{start}, {found.low:+.1f} to {found.high:+.1f} over {found.n} seeds"
+        return f"{start} in the one seed recorded:\n   it has no interval, so nothing is decided."
+    interval = f"{start}, {found.low:+.1f} to {found.high:+.1f} over {found.n} seeds:\n   "
     if found.low > 0:
-        return f"{interval}: above zero, the claim is supported."
+        return f"{interval}above zero, the claim is supported."
     if found.high < 0:
-        return f"{interval}: below zero, the claim is contradicted."
-    return f"{interval}: zero is possible, the claim is undecided."
+        return f"{interval}below zero, the claim is contradicted."
+    return f"{interval}zero is possible, the claim is undecided."
 
 
 class Curve(NamedTuple):
