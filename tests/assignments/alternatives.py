@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agman import metrics
+
 # --- attention ------------------------------------------------------------------------------------
 
 
@@ -48,3 +50,128 @@ def answer(vector: Tensor, mask: Tensor) -> Any:
     kept = [max(float(m), 0.0) * float(v) for v, m in zip(vector, mask)]
     length = math.sqrt(sum(x * x for x in kept))
     return [x / length if length else 0.0 for x in kept]
+
+
+# --- assembly -------------------------------------------------------------------------------------
+
+
+def join_levels(level2: Tensor, level3: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    height, width = level3.shape[2:]
+    padded = torch.nn.functional.pad(level2, (1, 2, 1, 2), value=-math.inf)
+    windows = [
+        padded[:, :, i : i + 2 * height : 2, j : j + 2 * width : 2]
+        for i in range(3)
+        for j in range(3)
+    ]
+    small = torch.stack(windows).max(dim=0).values.movedim(1, 3)  # (B, H, W, C2)
+    lower = (small @ weight.T + bias).movedim(3, 1)
+    return torch.cat([level3, lower + level3], dim=1)
+
+
+def position_weights(features: Tensor, keys: Tensor, queries: Tensor, kernel: Tensor) -> Tensor:
+    channels, (height, width) = keys.shape[1], keys.shape[2:]
+    result = torch.zeros(len(keys), len(queries), height, width, dtype=features.dtype)
+    for b in range(len(keys)):
+        for k in range(len(queries)):
+            scores = (queries[k] @ keys[b].flatten(1)) / math.sqrt(channels)
+            where = torch.softmax(scores, 0).view(height, width)
+            seen = where * features[b]
+            both = torch.stack([seen.sum(0) / channels, seen.max(0).values])[None]
+            edge = kernel.shape[-1] // 2
+            opened = torch.conv2d(both, kernel[None], padding=edge)[0, 0]
+            result[b, k] = where / (1 + torch.exp(-opened))
+    return result
+
+
+def embed(
+    features: Tensor, weights: Tensor, codes: Tensor, masks: Tensor, first: Any, second: Any
+) -> Tensor:
+    rows = []
+    for b in range(len(features)):
+        for k in range(len(codes)):
+            vector = (features[b] * weights[b, k]).sum(dim=(1, 2))
+            code = codes[k] / (1 + torch.exp(-codes[k]))
+            hidden = (first[0] @ torch.cat([vector, code]) + first[1]).clamp(min=0)
+            gate = 1 / (1 + torch.exp(-(second[0] @ hidden + second[1])))
+            kept = masks[k].clamp(min=0) * gate * vector
+            rows.append(kept / kept.norm() if kept.norm() > 0 else kept)
+    return torch.stack(rows).view(len(features), len(codes), -1)
+
+
+def attribute_targets(attributes: Tensor, n: int) -> Tensor:
+    rows = torch.zeros(len(attributes), n)
+    for row, attribute in zip(rows, attributes.tolist()):
+        row[attribute] = 1
+    return rows
+
+
+def class_loss(logits: Tensor, attributes: Tensor) -> Tensor:
+    signs = 2 * attribute_targets(attributes, logits.shape[1]) - 1
+    wrong = -logits * torch.cat([signs, signs, signs])
+    return (wrong.clamp(min=0) + (1 + (-wrong.abs()).exp()).log()).mean()
+
+
+def weigh_losses(losses: Tensor, powers: Tensor) -> float:
+    return sum(
+        0.5 * math.exp(p) * loss + p
+        for loss, p in zip(losses.tolist(), powers.tolist(), strict=True)
+    )
+
+
+def next_powers(losses: Tensor, powers: Tensor, rate: float) -> Tensor:
+    moving = powers.clone().requires_grad_()
+    total = (0.5 * moving.exp() * losses + moving).sum()
+    (slope,) = torch.autograd.grad(total, moving)
+    return powers - rate * slope
+
+
+def trainable(names: list[str], frozen: list[str]) -> list[bool]:
+    parts = [name.split(".") for name in frozen]
+    return [all(name.split(".")[: len(part)] != part for part in parts) for name in names]
+
+
+# --- research -------------------------------------------------------------------------------------
+
+
+def t_factor(level: float, degrees: int) -> float:
+    """As the notebook gives it, from the package's own intervals."""
+    values = torch.arange(degrees + 1.0, dtype=torch.float64)
+    mean, low, _ = metrics.t_interval(values, level)
+    return (mean - low) / float(values.std() / len(values) ** 0.5)
+
+
+def paired_interval(a: dict[str, float], b: dict[str, float], level: float) -> Any:
+    shared = sorted(set(a) & set(b))
+    if not shared:
+        return [math.nan, -math.inf, math.inf]
+    gains = torch.tensor([a[seed] - b[seed] for seed in shared], dtype=torch.float64)
+    if len(shared) == 1:
+        return [float(gains), -math.inf, math.inf]
+    return metrics.t_interval(gains, level)
+
+
+def undecided(low: float, high: float) -> bool:
+    return math.isnan(low) or math.isnan(high) or low <= 0 <= high
+
+
+def corrected_level(level: float, rows: int) -> float:
+    return (level + rows - 1) / rows
+
+
+def seeds_needed(pilot: list[float], difference: float, level: float) -> int:
+    spread = float(torch.tensor(pilot, dtype=torch.float64).std())
+    return next(
+        n for n in range(2, 10_000) if t_factor(level, n - 1) * spread < difference * math.sqrt(n)
+    )
+
+
+def results_table(runs: dict[str, dict[str, float]], reference: str, level: float) -> Any:
+    rows = []
+    for name, found in runs.items():
+        if name == reference:
+            continue
+        inside = corrected_level(level, len(runs) - 1)
+        interval = paired_interval(found, runs[reference], inside)
+        shared = sum(seed in runs[reference] for seed in found)
+        rows.append([*interval, shared, float(undecided(*interval[1:]))])
+    return rows
