@@ -6,13 +6,13 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PORT ?= 8000
-EXTRAS := book,timm,dev
+EXTRAS := book,timm,class,dev
 READY := .venv/.ready
 NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
 PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json' \
   -o -name '*.js' -o -name '*.css')
 
-.PHONY: help book test serve lab lint bench fuzz vendor publish clean
+.PHONY: help book test serve lab lint assignments slides bench fuzz faults audit vendor publish clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -42,12 +42,25 @@ lab: $(READY)  ## run the lab's experiments (hours; resumable) and ship their fi
 	  $(BIN)/agman reproduce $$name --seeds 0 1 2 3 4 --runs runs --out book/results/$$name.json --yes || exit 1; done
 	$(BIN)/python -m agman.course.lab ship
 
+assignments: $(READY)  ## make the graded assignments: students' editions, self-checks, trial grading
+	PYTHONPATH=. $(BIN)/python tools/assignments.py
+
+slides: book  ## cut the slides of three lectures from the built chapters
+	PYTHONPATH=. $(BIN)/python tools/slides.py
+
 bench: $(READY)  ## measure speed beside other ways to do the same (minutes, on a quiet machine)
 	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[$(EXTRAS),bench]"
 	$(BIN)/python -m tests.benchmarks.bench --out _build/bench.json
 
 fuzz: $(READY)  ## give 100,000 damaged files to the readers (ten minutes)
 	$(BIN)/python -m tests.trust.fuzz --inputs 100000
+
+faults: $(READY)  ## kill training, conversion, indexing and experiments 200 times (minutes)
+	$(BIN)/python -m tests.trust.faults --kills 200
+
+audit:  ## ask PyPI for known weaknesses of all that constraints.txt names
+	@mkdir -p _build && $(PYTHON) -m venv _build/audit && _build/audit/bin/pip install -qq pip-audit
+	_build/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
 vendor:  ## renew the scripts of others that the book serves (needs npm)
 	$(PYTHON) tools/vendor.py

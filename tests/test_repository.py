@@ -204,7 +204,7 @@ ROWS = (
     {"datasets", "metrics", "models"},
     {"sampling", "checkpoint", "loading"},
     {"evaluation", "index"},
-    {"training", "figures"},
+    {"training", "figures", "export"},
     {"experiments"},
     {"course"},
     {"commands"},
