@@ -24,8 +24,8 @@ _PUBLIC = {
 }
 _MODULES = (
     *("attention", "attributes", "backbones", "checkpoint", "course", "datasets", "errors"),
-    *("evaluation", "figures", "index", "loading", "losses", "metrics", "models", "provenance"),
-    *("ranking", "sampling", "storage", "training"),
+    *("evaluation", "export", "figures", "index", "loading", "losses", "metrics", "models"),
+    *("provenance", "ranking", "sampling", "storage", "training"),
 )
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

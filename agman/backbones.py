@@ -6,6 +6,7 @@ A *tap* is the feature map that a level gives. The backbone never learns which a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,23 @@ class Preprocessing:
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        numbers = [*self.mean, *self.std]
+        if not isinstance(self.size, int) or self.size < 1:
+            raise InputError(f"The side of an input is a number of pixels, not {self.size!r}.")
+        if (
+            len(self.mean) != 3
+            or len(self.std) != 3
+            or not all(
+                isinstance(number, (int, float)) and math.isfinite(number) for number in numbers
+            )
+            or 0 in self.std
+        ):
+            raise InputError(
+                f"Preprocessing takes three means and three deviations, not {self.mean} and "
+                f"{self.std}."
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised float32 (B, 3, H, W) on the same device, from uint8 (B, 3, H, W)."""

@@ -5,6 +5,7 @@ Nothing here can run code from a file: torch files are opened with `weights_only
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +32,10 @@ _NUMPY_NUMBERS = [
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write the tensors, numbers and texts of a training state, whole or not at all."""
+    buffer = io.BytesIO()  # torch itself would not say that a disk is full
+    torch.save(dict(state), buffer)
     with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The command line: `agman train | evaluate | embed | search | data | reproduce | models | doctor`.
+"""The command line: `agman train | evaluate | embed | search | export | data | ...`.
 
-The commands themselves are in `agman.commands`.
+`agman --help` lists all commands; the commands themselves are in `agman.commands`.
 """
 
 from __future__ import annotations
@@ -110,6 +110,16 @@ example:
         --attribute color -k 20 --photos photos --png found.png
 """
 
+_EXPORT = """\
+examples:
+  agman export --weights runs/shop --out shop.onnx
+  agman export --weights lab/agman --out agman.pt2 --classification
+
+The file takes uint8 RGB images (batch, 3, size, size) and the numbers of the attributes asked,
+(batch, asked), and gives unit-length embeddings and attention maps; it normalises the images
+itself. It is written only if its answers are PyTorch's.
+"""
+
 _DATA = """\
 examples:
   agman data check shop.csv --images photos
@@ -127,6 +137,16 @@ examples:
 Prints what it will take, estimated from a few measured steps, before it starts. Finished runs are
 kept in the file of --out and never made again; the same command goes on after an interruption.
 Options that change the settings of the experiment are recorded, and marked in the table.
+"""
+
+_GRADE = """\
+example:
+  agman grade submissions --assignment book/assignments/ranking/ranking.ipynb --out grades.csv
+
+SUBMISSIONS holds a notebook for each student (anna.ipynb) or a folder for each (anna/any.ipynb).
+Of a notebook only imports, functions and constants are used, in a process of its own with limits
+and without network. The table goes to --out, and a page of feedback for each student to the
+folder grades_feedback beside it. What is graded already is kept.
 """
 
 
@@ -160,9 +180,13 @@ def _parser() -> argparse.ArgumentParser:
     _evaluate_options(command("evaluate", do.evaluate, "measure a trained model", _EVALUATE))
     _embed_options(command("embed", do.embed, "index a folder of photos for search", _EMBED))
     _search_options(command("search", do.search, "find the photos most like yours", _SEARCH))
+    about = "write a trained model as ONNX or as a program of torch.export"
+    _export_options(command("export", do.export, about, _EXPORT))
     _data_options(command("data", do.data, "look at a data set before training", _DATA))
     about = "repeat a recorded experiment: all its models, several seeds, one table"
     _reproduce_options(command("reproduce", do.reproduce, about, _REPRODUCE, again))
+    about = "grade a folder of notebooks handed in for an assignment"
+    _grade_options(command("grade", do.grade, about, _GRADE, again))
     command("models", do.models, "list the models")
     about = "show versions, device, cache and disk: what to send with a bug"
     command("doctor", do.doctor, about)
@@ -342,6 +366,17 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     _machine_options(add)
 
 
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--weights", metavar="MODEL", required=True, help=_WEIGHTS)
+    add("--out", metavar="FILE", required=True, help="file to write: NAME.onnx or NAME.pt2")
+    add(
+        "--classification",
+        action="store_true",
+        help="keep AG-MAN's classification branch, which a search does not use (default: drop it)",
+    )
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title="what", metavar="WHAT", dest="what", required=True)
     about = "count attributes and values of a CSV or a data folder, and open every photo"
@@ -372,6 +407,33 @@ _EXPERIMENTS = (
     "lab_ablations",
     "lab_recipes",
 )
+
+
+def _grade_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("submissions", metavar="SUBMISSIONS", help="folder of what students handed in")
+    add(
+        "--assignment",
+        metavar="NOTEBOOK",
+        required=True,
+        help="the assignment's source notebook, with its hidden tests",
+    )
+    add("--out", metavar="FILE", required=True, help="table of the points, as CSV")
+    add(
+        "--seconds",
+        metavar="N",
+        type=_positive,
+        default=20,
+        help="for one call of a function (default: 20); 15 times as much for a whole submission",
+    )
+    add(
+        "--memory",
+        metavar="N",
+        type=_positive,
+        default=2048,
+        help="megabytes for a student's code (default: 2048)",
+    )
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:

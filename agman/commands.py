@@ -626,6 +626,21 @@ def _draw_hits(query: Path, found: Sequence[Path], out: str) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
+def export(args: argparse.Namespace) -> None:
+    from agman.export import TOLERANCE, export
+
+    model = _load_model(args.weights, "cpu")
+    difference = export(model, args.out, classification=args.classification)
+    size, pixels = Path(args.out).stat().st_size / 1e6, model.preprocessing.size
+    print(
+        f"{args.out}, {size:.1f} MB, for photos of {pixels} x {pixels} pixels\n"
+        f"Its answers differ from PyTorch's by at most {difference:.1e} (allowed: {TOLERANCE:.0e})"
+    )
+    if model.schema is not None:
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(model.schema.names))
+        print(f"Attributes: {names}")
+
+
 # -------------------------------------------------------------------------------------- data
 
 
@@ -776,6 +791,25 @@ def _prepared(args: argparse.Namespace) -> str:
 
 
 # ---------------------------------------------------------------------------- models and doctor
+
+
+def grade(args: argparse.Namespace) -> None:
+    try:
+        from agman.course.grading import feedback_folder, grade_folder
+        from agman.course.student import Limits
+    except ModuleNotFoundError as error:  # `resource` or fork, on Windows
+        raise InputError(
+            f"`agman grade` needs Linux or macOS ({error}); on Windows run it in WSL"
+        ) from error
+
+    limits = Limits(
+        seconds=args.seconds, total_seconds=15 * args.seconds, memory=args.memory * 1024**2
+    )
+    grades = grade_folder(args.submissions, args.assignment, args.out, limits, not args.quiet)
+    print(f"{len(grades)} submissions: {args.out}, and pages in {feedback_folder(args.out)}")
+    for given in grades:
+        if given.problem:
+            print(f"  {given.student}: {given.problem}")
 
 
 def models(args: argparse.Namespace) -> None:

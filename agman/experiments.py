@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -47,7 +48,7 @@ from agman.metrics import bootstrap_interval, paired_difference, t_interval
 from agman.models import MODELS, RELEASED_QUIRKS, Output, RetrievalModel, create_model
 from agman.provenance import provenance
 from agman.sampling import Triplets
-from agman.storage import read_json, read_tensors, write_json
+from agman.storage import lock, read_json, read_tensors, remove_leftovers, write_json
 from agman.training import (
     PRESETS,
     RELEASED,
@@ -57,12 +58,6 @@ from agman.training import (
     score,
     train,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows, where runs are not guarded against a second process
-    fcntl = None  # type: ignore[assignment]
-
 
 Data = RetrievalData | CSNTriplets
 
@@ -583,6 +578,7 @@ def _finished(
     if (folder / "result.json").exists():
         kept: dict[str, Any] = read_json(folder / "result.json")
         return kept
+    remove_leftovers(folder)
     write_json(folder / "settings.json", wanted)
     result = run(
         variant, data, seed, labelled=labelled, folder=folder, device=device, progress=progress
@@ -621,7 +617,7 @@ def _refuse_difference(
             name, before, now = next(
                 (f"{name}.{key}", before.get(key), now.get(key))
                 for key in {**before, **now}
-                if before.get(key) != now.get(key)
+                if key not in before or key not in now or before[key] != now[key]
             )
         raise InputError(
             f"{file} holds a run of {old.get('variant', 'this variant')} whose {name} is "
@@ -639,6 +635,17 @@ def _read_results(file: Path, experiment: str) -> dict[str, Any]:
             f"{file} holds no results of `agman reproduce {experiment}`; choose another file with "
             "--out."
         )
+    try:
+        for run in content["runs"]:
+            _without_seed(run)["data"].keys()
+        sorted({(run["variant"], run["seed"]) for run in content["runs"]})
+        if content["runs"]:
+            table(content)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} holds a run that is not whole ({error!r}); restore the file, or choose "
+            "another with --out."
+        ) from error
     return content
 
 
@@ -649,6 +656,7 @@ def _find(recorded: Mapping[str, Any], name: str, seed: int) -> dict[str, Any] |
 
 def _recorded(file: Path, experiment: str, result: dict[str, Any]) -> dict[str, Any]:
     """Add a run to the results file; the order of its runs does not depend on who was first."""
+    remove_leftovers(file.parent, glob.escape(file.name))
     content = _read_results(file, experiment)
     if _find(content, result["variant"], result["seed"]) is None:
         content["runs"].append(result)
@@ -676,26 +684,13 @@ def _held(file: Path, wait: bool = False) -> Iterator[bool]:
         raise InputError(
             f"{file} cannot be written ({error.strerror}); choose another folder with --runs."
         ) from error
-    with opened as lock:
-        free = _lock(lock.fileno(), wait)
+    with opened as held:
+        free = lock(held.fileno(), wait)
         if free:
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+            held.truncate(0)
+            held.write(f"{os.getpid()}\n")
+            held.flush()
         yield free
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    """Lock an open file until it is closed; whether that was possible."""
-    if fcntl is None:  # Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # a network drive without locks: one process is the usual case
-        return True
-    return True
 
 
 def _tapped(

@@ -7,6 +7,7 @@ fingerprint of that model, because embeddings of two models cannot be compared.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -33,7 +34,7 @@ from agman.errors import InputError
 from agman.loading import prefetch, prepare
 from agman.models import RetrievalModel
 from agman.ranking import top_k
-from agman.storage import read_tensors, write_tensors
+from agman.storage import read_tensors, remove_leftovers, write_tensors
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
@@ -203,7 +204,9 @@ class PhotoIndex:
             "model": _describe(self.model),
             "fingerprint": fingerprint(self.model),
         }
-        write_tensors(Path(path), {"embeddings": self.embeddings}, metadata)
+        path = Path(path)
+        remove_leftovers(path.parent, glob.escape(path.name))
+        write_tensors(path, {"embeddings": self.embeddings}, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: RetrievalModel) -> PhotoIndex:

@@ -35,6 +35,9 @@ from agman.backbones import (
 from agman.errors import InputError
 from agman.storage import read_tensors, write_tensors
 
+MOST_WEIGHTS = 10**7
+"""Attributes times dimensions beyond which nobody means it."""
+
 BackboneWeights = str | Path | Mapping[str, Tensor] | None
 
 
@@ -71,6 +74,11 @@ class ModelConfig:
             raise InputError(f"A model needs at least 1 attribute, not {self.n_attributes}.")
         if self.dim is not None and self.dim < 1:
             raise InputError(f"The width of a head (dim) must be at least 1, not {self.dim}.")
+        if self.n_attributes * (self.dim or 1) > MOST_WEIGHTS:
+            raise InputError(
+                f"A head of {self.n_attributes} attributes and {self.dim or 'the usual'} "
+                "dimensions would fill the memory; check both numbers."
+            )
 
 
 class RetrievalModel(nn.Module):
@@ -450,8 +458,10 @@ def load(path: str | Path) -> RetrievalModel:
         )
         schema = metadata["schema"]
         model.schema = None if schema is None else AttributeSchema.from_dict(schema)
-        model.provenance = metadata["provenance"]
-    except (KeyError, TypeError) as error:
+        if model.schema is not None and len(model.schema) != model.n_attributes:
+            raise ValueError(f"{len(model.schema)} names of {model.n_attributes} attributes")
+        model.provenance = dict(metadata["provenance"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} holds tensors but no agman model ({error}); for the authors' checkpoints use "
             "agman.load_reference."

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from agman.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not guarded against a second process
+    fcntl = None  # type: ignore[assignment]
 
 _METADATA_KEY = "agman"
 
@@ -44,6 +51,53 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of a file, or of all, left in a folder; it may be large."""
+    for left in folder.glob(f".{name}.*.part"):
+        with suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def lock(descriptor: int, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed; whether that was possible."""
+    if fcntl is None:  # Windows
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a network drive without locks: one process is the usual case
+        return True
+    return True
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """A folder for this process alone, without leftovers; made if it is not there.
+
+    Raises:
+        InputError: another process works in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be opened ({error.strerror}); choose a folder you may write to."
+        ) from error
+    try:
+        if descriptor is not None and not lock(descriptor):
+            raise InputError(
+                f"{folder}: another process is at work there; wait for it, or choose another "
+                "folder; nothing was changed."
+            )
+        remove_leftovers(folder)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -80,10 +134,18 @@ def read_json(path: str | Path) -> Any:
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
     """Write tensors and JSON metadata as one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = Path(path)
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
-        save_file(contiguous, temporary, {_METADATA_KEY: json.dumps(metadata)})
+        # It also writes under a name of its own first, which a kill would leave behind.
+        with tempfile.TemporaryDirectory(".part", f".{path.name}.", path.parent) as folder:
+            file = Path(folder) / "tensors"
+            try:
+                save_file(contiguous, file, {_METADATA_KEY: json.dumps(metadata)})
+            except SafetensorError as error:  # among others for a full disk
+                raise OSError(str(error)) from error
+            file.replace(temporary)
         temporary.chmod(mode)
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -51,7 +53,10 @@ from agman.sampling import (
     generator,
     share,
 )
-from agman.storage import read_json, read_tensors, write_json, write_text
+from agman.storage import alone_in, read_json, read_tensors, write_json, write_text
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class Objective(nn.Module):
     def __init__(self, model: RetrievalModel, config: TrainConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        self.spread = math.inf  # of the last batch
         kinds = {"learned": LearnedWeighting, "released": ReleasedWeighting}
         if getattr(model, "classifier", None) is None:
             self.weighting: nn.Module = FixedWeighting(ranking=1.0)
@@ -187,6 +193,7 @@ class Objective(nn.Module):
         """The weighted loss, and its parts."""
         output = self.model(inputs, step.attributes)
         embedding = output.embedding.float()
+        self.spread = _spread(embedding.detach(), self.config.recipe)
         if self.config.recipe == "triplet":
             anchor, positive, negative = embedding.chunk(3)
             losses = {"ranking": triplet_loss(anchor, positive, negative, self.config.margin)}
@@ -199,6 +206,20 @@ class Objective(nn.Module):
         return self.weighting(losses), losses
 
 
+def _alone_in_its_run_folder(train: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Refuse a second training in a run folder."""
+
+    @functools.wraps(train)
+    def guarded(*args: _P.args, **options: _P.kwargs) -> _R:
+        rank, _ = processes()
+        run: Any = options.get("run")
+        with contextlib.nullcontext() if run is None or rank else alone_in(Path(run)):
+            return train(*args, **options)
+
+    return guarded
+
+
+@_alone_in_its_run_folder
 def train(
     model: RetrievalModel,
     data: RetrievalData | CSNTriplets,
@@ -228,10 +249,12 @@ def train(
 
     Raises:
         InputError: the data admits no training, the folder holds another run, or the loss is
-            no longer a number.
+            no longer a number; or another process trains in the folder.
     """
     config = config or TrainConfig()
     rank, world = processes()
+    if world > 1:
+        dist.barrier()  # the first has taken the run folder and cleaned it
     device = next(model.parameters()).device
     model.schema = data.schema
     if config.freeze_backbone:
@@ -245,6 +268,7 @@ def train(
     shared = DistributedDataParallel(objective) if world > 1 else objective
     steps = Steps.of(data, config, triplets)
     best = _best_state(model, history, folder)
+    warned = bool(rank)
 
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
@@ -259,6 +283,7 @@ def train(
             with _autocast(config, device):
                 loss, parts = shared(inputs, step)
             _refuse_nan(loss, epoch, number)
+            warned = warned or _warn_of_collapse(objective.spread, epoch, number)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if config.clip is not None:
@@ -422,12 +447,14 @@ class RunFolder:
             objective.load_state_dict(state["objective"])
             optimizer.load_state_dict(state["optimizer"])
             scaler.load_state_dict(state["scaler"])
-            return list(state["history"])
+            history: list[dict[str, Any]] = list(state["history"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{file} does not belong to this run ({str(error).splitlines()[0]}); choose "
                 "another folder."
             ) from error
+        self._log(history)  # a kill may have come between the state and its log
+        return history
 
     def keep(
         self,
@@ -447,8 +474,12 @@ class RunFolder:
             "history": history,
         }
         save_state(self.path / "last.pt", state)
-        lines = [json.dumps(row) for row in history]
-        write_text(self.path / "log.jsonl", "\n".join(lines) + "\n")
+        self._log(history)
+
+    def _log(self, history: list[dict[str, Any]]) -> None:
+        file, text = self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in history)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:
@@ -546,6 +577,32 @@ def _refuse_nan(loss: Tensor, epoch: int, number: int) -> None:
             "learning rate, clip the gradient, or switch mixed precision off; earlier epochs "
             "are kept."
         )
+
+
+COLLAPSED = 1e-4
+"""Spread below which nearly all images have the same embedding; a new network has a hundredth."""
+
+
+def _spread(embedding: Tensor, recipe: str) -> float:
+    """Variance of unit embeddings under the same attribute, summed over dimensions: 0 to 1."""
+    if recipe == "triplet":  # the three of a triplet are asked the same
+        embedding = torch.stack(embedding.chunk(3))  # (3, B, D); for all pairs it is (B, A, D)
+    if len(embedding) < 2:
+        return math.inf
+    return float(embedding.var(0, correction=0).sum(-1).mean())
+
+
+def _warn_of_collapse(spread: float, epoch: int, number: int) -> bool:
+    """Whether the embeddings have collapsed; says so on stderr, bar or not."""
+    if spread >= COLLAPSED:
+        return False
+    tqdm.write(
+        f"Warning: all embeddings are nearly the same in epoch {epoch + 1}, step {number + 1} "
+        f"(spread {spread:.0e}, healthy is above {COLLAPSED:.0e}); if the loss stays, start again "
+        "with a lower learning rate or with pretrained weights.",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _validate(model: RetrievalModel, data: RetrievalData | CSNTriplets) -> dict[str, float]:

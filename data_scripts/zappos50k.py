@@ -242,7 +242,13 @@ def read_metadata(path: Path) -> dict[str, list[list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text in UTF-8; unpack it again.") from error
     reader = csv.reader(io.StringIO(text, newline=""))
-    header = [cell.strip() for cell in next(reader, [])]
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: not valid CSV ({error}); unpack {DATA.file} again."
+        ) from error
     lacking = [column for column in (KEY, *COLUMNS.values()) if column not in header]
     if lacking:
         raise InputError(
@@ -252,19 +258,17 @@ def read_metadata(path: Path) -> dict[str, list[list[str]]]:
     products: dict[str, list[list[str]]] = {}
     lines: dict[str, int] = {}
     twice: list[tuple[str, int]] = []
-    for row in reader:
-        if not row:
-            continue
+    for line, row in rows:
         if len(row) != len(header):
             raise InputError(
-                f"{path}, line {reader.line_num}: {len(row)} cells under a header of "
+                f"{path}, line {line}: {len(row)} cells under a header of "
                 f"{len(header)}; unpack {DATA.file} again."
             )
         cells = dict(zip(header, row))
         product = cells[KEY].strip()
         if product in lines:
-            twice.append((product, reader.line_num))
-        lines.setdefault(product, reader.line_num)
+            twice.append((product, line))
+        lines.setdefault(product, line)
         products[product] = [values_of(cells[column]) for column in COLUMNS.values()]
     if twice:
         product, line = twice[0]

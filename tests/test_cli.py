@@ -713,13 +713,14 @@ def test_help_is_there_and_light() -> None:
     """No torch, so that help appears at once."""
     code = (
         "import sys, agman.cli; codes = [agman.cli.main([c, '--help'][c == '':]) for c in "
-        "('', 'train', 'evaluate', 'embed', 'search', 'data', 'reproduce', 'models', 'doctor')]; "
+        "('', 'train', 'evaluate', 'embed', 'search', 'export', 'data', 'reproduce', "
+        "'models', 'doctor')]; "
         "print(codes, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{[0] * 9} False False"
+    assert done.stdout.splitlines()[-1] == f"{[0] * 10} False False"
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

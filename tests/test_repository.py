@@ -74,7 +74,7 @@ def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
     python = next(d.split("=")[1] for d in conda if d.startswith("python="))
     assert python in Requirement(f"x{PROJECT['requires-python']}").specifier
     editable = [line for line in pip if line.startswith("-e ")]
-    assert editable == ["-e .[book,timm,dev]"], "the extras that the Makefile installs"
+    assert editable == ["-e .[book,timm,class,dev]"], "the extras that the Makefile installs"
     listed = {r.name: r for r in map(Requirement, (p for p in pip if not p.startswith("-e ")))}
     mission = "torch torchvision jupyter jupyter-book ipywidgets matplotlib seaborn pillow"
     assert set(listed) == set(mission.split())
@@ -85,7 +85,7 @@ def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
 
 
 def test_makefile_and_environment_install_the_same_extras() -> None:
-    assert "EXTRAS := book,timm,dev\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "EXTRAS := book,timm,class,dev\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_colab_meets_every_bound() -> None:

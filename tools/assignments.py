@@ -32,6 +32,11 @@ STUDENTS = SOURCES / "students"
 RECORDED = ROOT / "agman" / "course" / "recorded"
 WORK = ROOT / "_build" / "assignments"
 
+CONFIG = """c = get_config()
+c.CourseDirectory.course_id = ""
+c.ExecutePreprocessor.timeout = 300  # seconds for a cell: some train
+"""
+
 
 def names() -> list[str]:
     """The assignments, by the order in which a course takes them."""
@@ -66,9 +71,7 @@ def release(chosen: list[str], course: Path) -> None:
     """Let nbgrader write the students' editions into `course/release`."""
     shutil.rmtree(course, ignore_errors=True)
     course.mkdir(parents=True)
-    write_text(
-        course / "nbgrader_config.py", "c = get_config()\nc.CourseDirectory.course_id = ''\n"
-    )
+    write_text(course / "nbgrader_config.py", CONFIG)
     for name in chosen:
         (course / "source" / name).mkdir(parents=True)
         shutil.copy(SOURCES / name / f"{name}.ipynb", course / "source" / name)

@@ -47,7 +47,12 @@ def recorded(experiment: str, folder: str | Path | None = None) -> dict[str, Any
         raise InputError(f"{files[0]} holds no runs; make it with `agman reproduce {experiment}`.")
     runs = [*content["runs"]]
     place = {v.name: number for number, v in enumerate(EXPERIMENTS[experiment])}
-    runs.sort(key=lambda run: (place.get(run["variant"], len(place)), run["seed"]))
+    try:
+        runs.sort(key=lambda run: (place.get(run["variant"], len(place)), run["seed"]))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{files[0]} holds a run that is not whole ({error!r}); restore or remake the file."
+        ) from error
     return {"experiment": experiment, "runs": runs}
 
 

@@ -63,6 +63,10 @@ def recorded(folder: str | Path | None = None) -> list[Recorded]:
             raise InputError(
                 f"{file}: the provenance of a run lacks {error}; record the run again."
             ) from error
+        except (AttributeError, TypeError) as error:
+            raise InputError(
+                f"{file}: the provenance of a run is not whole ({error}); record the run again."
+            ) from error
     return found
 
 

@@ -6,7 +6,7 @@
     <out>/<name>/<split>_<side>.npz     the images of a split as squares, in the order of its list
 
 Everything is written whole or not at all, split by split, so that an interrupted run goes on where
-it stopped and a finished one changes nothing. Prepare one data set by one process at a time.
+it stopped and a finished one changes nothing. A second process at the same data set is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,6 +24,7 @@ from agman.datasets.archives import list_files, unpack
 from agman.datasets.asen import read_asen, write_asen
 from agman.datasets.images import FolderImages, ImageStore, PackedImages, pack
 from agman.errors import InputError
+from agman.storage import alone_in, remove_leftovers
 
 SPLITS = ("train", "valid", "test")
 
@@ -202,25 +202,26 @@ def prepare(
         progress: show a bar for each split.
 
     Raises:
-        InputError: an image is missing or unreadable, or the disk is too small. What was complete
-            stays, and nothing half-written does.
+        InputError: an image is missing or unreadable, the disk is too small, or another process is
+            at it. What was complete stays, and nothing half-written does.
     """
     _refuse_side(side)
-    _remove_leftovers(out / data.name)
-    if not _lists_say(data, out):
-        write_asen(data, out)
-    stores = _stores(_written(data, out, images))
-    if side is None:
-        return
-    todo = {
-        packed_path(out, data.name, split, side): store
-        for split, store in stores.items()
-        if not holds(packed_path(out, data.name, split, side), store, side)
-    }
-    needed = packed_bytes(sum(len(store) for store in todo.values()), side)
-    refuse_full_disk(out, needed, "packing the images")
-    for path, store in todo.items():
-        pack(store, side, path=path, progress=progress)
+    with alone_in(out / data.name):
+        remove_leftovers(out, "meta.json")
+        if not _lists_say(data, out):
+            write_asen(data, out)
+        stores = _stores(_written(data, out, images))
+        if side is None:
+            return
+        todo = {
+            packed_path(out, data.name, split, side): store
+            for split, store in stores.items()
+            if not holds(packed_path(out, data.name, split, side), store, side)
+        }
+        needed = packed_bytes(sum(len(store) for store in todo.values()), side)
+        refuse_full_disk(out, needed, "packing the images")
+        for path, store in todo.items():
+            pack(store, side, path=path, progress=progress)
 
 
 def is_prepared(data: RetrievalData, out: Path, side: int | None) -> bool:
@@ -270,13 +271,6 @@ def holds(path: Path, store: ImageStore, side: int) -> bool:
     except InputError:
         return False
     return packed.names == store.names and packed.array.shape[1:] == (side, side, 3)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What killed runs left behind; it may be as large as the whole."""
-    for left in folder.glob(".*.part"):
-        with suppress(OSError):
-            left.unlink()
 
 
 # ----------------------------------------------------------------------------- checking

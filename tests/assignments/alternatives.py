@@ -175,3 +175,105 @@ def results_table(runs: dict[str, dict[str, float]], reference: str, level: floa
         shared = sum(seed in runs[reference] for seed in found)
         rows.append([*interval, shared, float(undecided(*interval[1:]))])
     return rows
+
+
+# --- ranking --------------------------------------------------------------------------------------
+
+
+def precision_and_recall(scores: Tensor, relevant: Tensor) -> list[list[float]]:
+    pairs = sorted(zip(scores.tolist(), relevant.tolist(), strict=True), reverse=True)
+    total, found, precision, recall = sum(relevant.tolist()), 0, [], []
+    for rank, (_, hit) in enumerate(pairs, start=1):
+        found += hit
+        precision.append(found / rank)
+        recall.append(found / total if total else math.nan)
+    return [precision, recall]
+
+
+def fair_average_precision(scores: Tensor, relevant: Tensor) -> float:
+    total = 0.0
+    for score in scores[relevant]:
+        above = relevant[scores >= score]
+        total += float(above.sum()) / len(above)
+    return total / int(relevant.sum()) if relevant.any() else math.nan
+
+
+def luck(scores: Tensor, relevant: Tensor) -> list[float]:
+    found = []
+    for push in (-1.0, 1.0):  # far less than any difference of scores
+        pushed = scores.double() + push * 1e-9 * relevant
+        order = pushed.argsort(descending=True)
+        ranked = relevant[order].double()
+        total = sum(float(ranked[: t + 1].mean()) for t in range(len(ranked)) if ranked[t])
+        found.append(total / float(ranked.sum()))
+    return found
+
+
+def map_of_attributes(ap: Tensor, attributes: Tensor, n_attributes: int) -> list[float]:
+    means = []
+    for attribute in range(n_attributes):
+        kept = [
+            value
+            for value, asked in zip(ap.tolist(), attributes.tolist(), strict=True)
+            if asked == attribute and not math.isnan(value)
+        ]
+        means.append(sum(kept) / len(kept) if kept else math.nan)
+    return means
+
+
+def search_scores(queries: dict[str, Tensor], gallery: dict[str, Tensor]) -> Tensor:
+    found = []
+    for q, image, value in zip(*(queries[k] for k in ("embeddings", "images", "values"))):
+        cosine = torch.cosine_similarity(gallery["embeddings"], q[None], dim=1)
+        others = [i for i in range(len(cosine)) if gallery["images"][i] != image]
+        found.append(fair_average_precision(cosine[others], (gallery["values"] == value)[others]))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+# --- triplets -------------------------------------------------------------------------------------
+
+
+def loss_and_easy(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float
+) -> list[float]:
+    plus = torch.cosine_similarity(anchors, positives).tolist()
+    minus = torch.cosine_similarity(anchors, negatives).tolist()
+    losses = [max(0.0, margin + n - p) for p, n in zip(plus, minus, strict=True)]
+    return [sum(losses) / len(losses), losses.count(0.0) / len(losses)]
+
+
+def draw_triplets(values: list[int], count: int, seed: int) -> list[list[int]]:
+    every = [
+        [a, p, n]
+        for a in range(len(values))
+        for p in range(len(values))
+        for n in range(len(values))
+        if a != p and values[a] == values[p] != values[n]
+    ]
+    random = torch.Generator().manual_seed(seed)
+    if not every:
+        return []
+    return [every[i] for i in torch.randint(len(every), (count,), generator=random).tolist()]
+
+
+def batch_spread(embeddings: Tensor) -> float:
+    lengths = embeddings.norm(dim=1, keepdim=True)
+    unit = embeddings / torch.where(lengths == 0, 1, lengths)
+    return float(unit.square().sum(1).mean() - unit.mean(0).square().sum())
+
+
+def semi_hard(similarity: Tensor, positive: Tensor, allowed: Tensor, margin: float) -> Tensor:
+    plus = positive[:, None]
+    behind = allowed & (similarity < plus)
+    semi = behind & (similarity > plus - margin)
+    kept = torch.where(semi.any(1, keepdim=True), semi, behind)
+    nearest = similarity.masked_fill(~kept, -math.inf).argmax(dim=1)
+    farthest = similarity.masked_fill(~allowed, math.inf).argmin(dim=1)
+    found = torch.where(behind.any(dim=1), nearest, farthest)
+    return torch.where(allowed.any(dim=1), found, -1)
+
+
+def masked_distances(some: Tensor, others: Tensor, masks: Tensor) -> Tensor:
+    return torch.stack(
+        [torch.cdist(some * mask.clamp(min=0), others * mask.clamp(min=0)) for mask in masks]
+    )

@@ -65,9 +65,9 @@ def test_a_page_is_light(site: Path, name: str) -> None:
     assert all(size < LIMIT for size in explorers(page))
 
 
-def test_the_chapters_show_all_four_explorers(site: Path) -> None:
+def test_the_pages_show_all_five_explorers(site: Path) -> None:
     pages = [(site / f"{name}.html").read_text(encoding="utf-8") for name in PAGES]
-    assert sum(len(explorers(page)) for page in pages) == 4
+    assert sum(len(explorers(page)) for page in pages) == 5
 
 
 def test_pictures_become_lighter_and_look_the_same(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
     python -m tests.trust.fuzz --inputs 100000
 
 Each input is a valid file that was damaged at random: bytes changed, cut, doubled or replaced by
-what readers stumble over. The seed and the number of an input are enough to make it again.
+what readers stumble over; in JSON also a value of another type. The seed and the number
+of an input are enough to make it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
+import importlib.util
 import io
+import json
 import sys
 import tempfile
 import warnings
@@ -25,12 +30,17 @@ from PIL import Image
 
 import agman
 from agman.checkpoint import load_reference, load_state, save_state
+from agman.course import results, status
 from agman.datasets import read_asen, read_csn, read_csv
 from agman.datasets.images import load_image
 from agman.errors import InputError
+from agman.experiments import reproduce
 from agman.index import PhotoIndex
 from agman.storage import read_json, write_tensors
 from tests import tiny
+from tests.data_scripts import trees
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TOKENS = (
     b"-1", b"0", b"7", b"99999999999999999999", b"1e9", b"NaN", b"null", b"true", b"[]", b"{}",
@@ -69,6 +79,76 @@ def damaged(content: bytes, random: np.random.Generator) -> bytes:
         elif kind == 6:
             data[at : at + 4] = random.bytes(4)
     return bytes(data)
+
+
+OTHERS: tuple[Any, ...] = (
+    None, True, -1, 0, 2.5, 10**30, float("nan"), "", "a", [], [1], {}, {"a": 1}, [[]],
+)  # fmt: skip
+
+
+def mistyped(content: bytes, random: np.random.Generator) -> bytes:
+    """JSON with one value or key replaced by something of another type, or taken out."""
+    whole = [json.loads(content)]
+    node: Any = whole
+    while True:
+        key = list(node)[random.integers(len(node))] if isinstance(node, dict) else None
+        key = random.integers(len(node)) if key is None else key
+        deeper = isinstance(node[key], (dict, list)) and len(node[key])
+        if not deeper or random.random() < 0.2:
+            break
+        node = node[key]
+    if isinstance(node, dict) and random.random() < 0.3:
+        del node[key]
+    else:
+        node[key] = copy.deepcopy(OTHERS[random.integers(len(OTHERS))])
+    return json.dumps(whole[0]).encode()
+
+
+def script(name: str) -> Any:
+    """One of the scripts in `data_scripts/`, as a module."""
+    spec = importlib.util.spec_from_file_location(
+        f"fuzzed_{name}", ROOT / f"data_scripts/{name}.py"
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def annotations(make: Callable[[Path], Any]) -> dict[str, bytes]:
+    """The text files that `make` writes into a folder, by their path below it."""
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder))
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.suffix in (".txt", ".csv")
+        }
+
+
+def recorded_runs() -> bytes:
+    """A results file with two runs that were really made."""
+    quick = {"epochs": 1, "triplets_per_epoch": 32, "batch_size": 16, "size": 32, "weights": None}
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        file = Path(place) / "lab.json"
+        reproduce(
+            "lab", tiny.data(), results=file, runs=Path(place), variants=["CSN"], seeds=(0, 1),
+            changes=quick, progress=False,
+        )  # fmt: skip
+        return file.read_bytes()
+
+
+def reproduced(folder: Path) -> None:
+    """`agman reproduce` with a results file that somebody else may have written."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        reproduce(
+            "lab", tiny.data(), results=folder / "lab.json", runs=folder / "runs",
+            variants=["CSN"], seeds=(0, 1), dry_run=True, progress=False,
+            changes={"size": 32, "weights": None, "epochs": 1, "triplets_per_epoch": 32,
+                     "batch_size": 16},
+        )  # fmt: skip
 
 
 def picture(form: str) -> bytes:
@@ -133,7 +213,56 @@ def targets() -> dict[str, Target]:
             {"r": written(lambda p: save_state(p, {"state_dict": reference}))},
             lambda f: load_reference(f / "r"),
         ),
+        **scripts(),
+        **result_files(),
         **pictures,
+    }
+
+
+def scripts() -> dict[str, Target]:
+    """The readers of labels in `data_scripts/`."""
+    fashionai, deepfashion, zappos = map(script, ("fashionai", "deepfashion", "zappos50k"))
+
+    def partition(folder: Path) -> None:
+        labels = deepfashion.read_coarse(folder)
+        deepfashion.read_partition(folder, labels.names)
+
+    items = annotations(lambda folder: trees.deepfashion_tree(folder, 12))
+    shoes = (
+        b"CID,Category,Closure,Gender,HeelHeight\n1-2,Shoes,Lace,Men;Boys,\n3-4,Boots,,Men,2in\n"
+    )
+    return {
+        "FashionAI labels": Target(
+            annotations(lambda folder: trees.fashionai_tree(folder, 1)), fashionai.read_labels
+        ),
+        "DeepFashion, coarse": Target(
+            {name: text for name, text in items.items() if "fine" not in name}, partition
+        ),
+        "DeepFashion, fine": Target(
+            {name: text for name, text in items.items() if "fine" in name}, deepfashion.read_fine
+        ),
+        "UT-Zappos50K metadata": Target(
+            {"meta.csv": shoes}, lambda folder: zappos.read_metadata(folder / "meta.csv")
+        ),
+        "UT-Zappos50K photos": Target(
+            {
+                "names.json": b"a/b/c/1.2.jpg\na/b/d/3.4.jpg\n",
+                "a/b/c/1.2.jpg": b"",
+                "d/3.4.jpg": b"",
+            },
+            lambda folder: zappos.read_photos(folder / "names.json", folder),
+        ),
+    }
+
+
+def result_files() -> dict[str, Target]:
+    """The readers of recorded experiments."""
+    runs = {"lab.json": recorded_runs()}
+
+    return {
+        "results, chapter": Target(runs, lambda folder: results.recorded("lab", folder)),
+        "results, provenance": Target(runs, status.recorded),
+        "results, reproduce": Target(runs, reproduced),
     }
 
 
@@ -166,7 +295,9 @@ def fuzz(n_inputs: int, seed: int = 0, progress: int = 0) -> dict[str, Counter[s
             random = np.random.default_rng((seed, number))
             file = list(known[name].files)[random.integers(len(known[name].files))]
             path = folders[name] / file
-            path.write_bytes(damaged(known[name].files[file], random))
+            valid = known[name].files[file]
+            harm = mistyped if is_json(valid) and random.random() < 0.7 else damaged
+            path.write_bytes(harm(valid, random))
             try:
                 known[name].read(folders[name])
                 counts[name]["accepted"] += 1
@@ -178,6 +309,14 @@ def fuzz(n_inputs: int, seed: int = 0, progress: int = 0) -> dict[str, Counter[s
             if progress and (number + 1) % progress == 0:
                 print(f"{number + 1} inputs", file=sys.stderr, flush=True)
     return counts
+
+
+def is_json(content: bytes) -> bool:
+    """Whether it is an object in JSON."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
 
 
 UNREADABLE = ("tensors", "reference checkpoint")  # valid files of the wrong kind

@@ -175,7 +175,7 @@ def exercises(right: Mapping[str, Callable[..., Any]]) -> dict[str, Exercise]:
             ),
             hints=(
                 "torch.stack([...]) of the mean and the maximum over dim=0 is (2, H, W).",
-                "F.conv2d wants a batch, seen[None] and kernel[None], and padding of half the size.",
+                "F.conv2d wants batches: seen[None] and kernel[None]; pad by half the size.",
                 "F.conv2d(seen[None], kernel[None], padding=kernel.shape[-1] // 2)[0].sigmoid()",
             ),
         ),
