@@ -30,6 +30,8 @@ __all__ = [
     "Assignment",
     "Grade",
     "Result",
+    "Test",
+    "Written",
     "feedback_folder",
     "grade",
     "grade_folder",
