@@ -40,7 +40,8 @@ _SECTIONS = ("Predict", "Takeaways")
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="reveal/reset.css"><link rel="stylesheet" href="reveal/reveal.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="reveal/reset.css">
+<link rel="stylesheet" href="reveal/reveal.css">
 <style>
 body {{ background: #fff }}
 .reveal {{ font: 28px/1.45 system-ui, sans-serif; color: #1a1a1a }}
@@ -95,9 +96,8 @@ def sections(notebook: Any) -> list[tuple[str, str, Any]]:
     parts: list[tuple[str, str, list[Any]]] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            found = re.match(r"#{1,3} (.*)\n*", cell.source)
-            if found:
-                parts.append((found[1], cell.source[found.end() :], []))
+            pieces = re.split(r"^#{1,3} (.*)\n*", cell.source, flags=re.MULTILINE)[1:]
+            parts += [(title, text, []) for title, text in zip(pieces[::2], pieces[1::2])]
         elif parts and "figure" in cell.metadata.get("mystnb", {}):
             parts[-1][2].append(cell)
     return parts
@@ -133,8 +133,11 @@ def slides_of(chapter: str) -> list[str]:
 
 
 def rendered(text: str) -> str:
-    """Markdown as HTML, links as plain words: they lead to pages that slides do not have."""
+    """Markdown as HTML, without what only a page has: pictures, citations, ends of links."""
+    text = re.sub(r"^(:{3,}|`{3,}).*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r" ?\{cite[^}]*\}`[^`]*`", "", text)
     text = re.sub(r"\{\w+\}`([^`<]*)[^`]*`", r"\1", text)
+    text = re.sub(r"<img[^>]*>|!\[[^]]*\]\([^)]+\)", "", text)
     return str(_markdown.render(re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)))
 
 

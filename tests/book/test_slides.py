@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import slides
-from test_site import browser, site  # noqa: F401  (fixtures: the built book and a Chromium)
+
+from tests.book.test_site import browser, site  # noqa: F401  (fixtures)
 
 OVERFULL = """() => [...document.querySelectorAll(".slides section > section, .slides > section")]
   .filter((s) => !s.querySelector("section") && s.scrollHeight > 720)
