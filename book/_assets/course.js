@@ -12,6 +12,13 @@
       icon.querySelector("title")?.remove(); // what Font Awesome makes of a title attribute
     }
   };
+  // The sidebar's arrows, which open the pages below a page, show a picture only.
+  const nameArrows = () => {
+    for (const arrow of document.querySelectorAll("summary:not([aria-label])")) {
+      const page = arrow.closest("li")?.querySelector("a")?.textContent.trim();
+      if (!arrow.textContent.trim()) arrow.setAttribute("aria-label", `Pages below ${page ?? ""}`);
+    }
+  };
   // Sliders of ipywidgets have no name: give them their label's text.
   const nameSliders = () => {
     for (const handle of document.querySelectorAll(".noUi-handle:not([aria-label])")) {
@@ -20,6 +27,7 @@
     }
   };
   document.addEventListener("DOMContentLoaded", () => {
+    nameArrows();
     repairButtons();
     // Font Awesome turns icons into drawings sooner or later than this, as the machine is busy.
     new MutationObserver(repairButtons).observe(document.body, { childList: true, subtree: true });
