@@ -32,16 +32,12 @@ STUDENTS = SOURCES / "students"
 RECORDED = ROOT / "agman" / "course" / "recorded"
 WORK = ROOT / "_build" / "assignments"
 
+NAMES = ("ranking", "triplets", "attention", "assembly", "research")  # as a course takes them
+
 CONFIG = """c = get_config()
 c.CourseDirectory.course_id = ""
 c.ExecutePreprocessor.timeout = 300  # seconds for a cell: some train
 """
-
-
-def names() -> list[str]:
-    """The assignments, by the order in which a course takes them."""
-    order = ["ranking", "triplets", "attention", "assembly", "research"]
-    return [name for name in order if (SOURCES / name / f"{name}.ipynb").is_file()]
 
 
 def solution(name: str) -> dict[str, Any]:
@@ -116,10 +112,10 @@ def nbgrader(course: Path, *words: str) -> None:
 def main() -> None:
     """Make all assignments, or those that are named."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("names", nargs="*", choices=[*names(), []], help="default: all")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
     parser.add_argument("--fast", action="store_true", help="steps 1 and 2 only")
     args = parser.parse_args()
-    chosen = args.names or names()
+    chosen = args.names or list(NAMES)
     for name in chosen:
         write_text(RECORDED / f"{name}.json", recorded(name))
     release(chosen, WORK)

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import assignments
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "book" / "assignments"
-NAMES = ("ranking", "triplets", "attention", "assembly", "research")
+NAMES = assignments.NAMES
 
 
 def source(name: str) -> Path:

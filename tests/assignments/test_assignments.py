@@ -17,7 +17,7 @@ from typing import Any
 import assignments as tool
 import pytest
 
-from agman.course.assignments import FOLDER, check, read_recorded, to_recorded
+from agman.course.assignments import FOLDER, asked_about, check, read_recorded, to_recorded
 from agman.course.exercises import Exercise, Recorded, agree, problem
 from agman.course.grading import grade, read_assignment
 from agman.course.student import Limits
@@ -82,7 +82,7 @@ def test_the_recorded_answers_are_those_of_today(key: tuple[str, str]) -> None:
 def test_it_passes_the_solution_and_a_different_right_answer(key: tuple[str, str]) -> None:
     exercise = EXERCISES[key]
     assert problem(exercise.right, RECORDED[key]) is None
-    other = getattr(alternatives, key[1])
+    other = asked_about(key[1])(getattr(alternatives, key[1]))
     assert problem(other, RECORDED[key]) is None
 
 
@@ -153,7 +153,10 @@ def test_no_named_mistake_gets_full_marks(key: tuple[str, str], tmp_path: Path) 
     asking = [test for test in assignment.tests if re.search(rf"\b{function}\(", test.code)]
     assert asking
     for sentence, wrong in EXERCISES[key].mistakes:
-        space = {**{f: solved[f] for f in assignment.functions}, function: wrong}
+        space = {
+            **{f: solved[f] for f in assignment.functions},
+            function: getattr(wrong, "__wrapped__", wrong),
+        }
         assert not all(passes(test.code, dict(space)) for test in asking), sentence
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agman.course.exercises import Exercise
+from agman.course.assignments import asked_about
+from agman.course.exercises import Exercise, Named
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -28,6 +29,8 @@ def both(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.clamp(min=0).mean(), (values <= 0).double().mean()
 
 
+TABLE = [0, 0, 1, 2, 2, 2]
+facts = asked_about("draw_triplets")
 BATCH = tuple(random(6, 4, seed=seed) * scale for seed, scale in ((1, 2.0), (2, 1.0), (3, 3.0)))
 ORDERED = (torch.eye(3), torch.eye(3), -torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0, 0, -0.5]]))
 
@@ -78,6 +81,52 @@ ALLOWED = torch.tensor(
 
 def apart(f: Tensor, g: Tensor) -> Tensor:
     return f[:, None] - g[None]
+
+
+def drawn_wrongly(right: Mapping[str, Callable[..., Any]]) -> list[Named]:
+    """Mistakes at drawing triplets."""
+    draw = right["draw_triplets"]
+
+    def any_other(values: list[int], count: int, seed: int, part: int) -> list[list[int]]:
+        """One part of each row is any photo but the anchor."""
+        rows = draw(values, count, seed)
+        for number, row in enumerate(rows):
+            row[part] = (row[0] + 1 + number % (len(values) - 1)) % len(values)
+        return rows
+
+    def unseeded(values: list[int], count: int, seed: int) -> list[list[int]]:
+        return draw(values, count, torch.seed())
+
+    return [
+        (
+            "positive and negative are exchanged: anchor, positive, negative is the order.",
+            lambda v, c, s: [[a, n, p] for a, p, n in draw(v, c, s)],
+        ),
+        (
+            "an anchor is its own positive; take another photo of its value.",
+            lambda v, c, s: [[a, a, n] for a, _, n in draw(v, c, s)],
+        ),
+        (
+            "a positive has another value than its anchor.",
+            lambda v, c, s: any_other(v, c, s, 1),
+        ),
+        (
+            "a negative has the value of its anchor.",
+            lambda v, c, s: any_other(v, c, s, 2),
+        ),
+        (
+            "the same seed gives other rows; make a generator of your own from it.",
+            unseeded,
+        ),
+        (
+            "there are no rows although the table has triplets.",
+            lambda v, c, s: [],
+        ),
+        (
+            "one row too few or too many was drawn; there should be `count`.",
+            lambda v, c, s: draw(v, c + 1 if c else 0, s)[: c + 1],
+        ),
+    ]
 
 
 def exercises(right: Mapping[str, Callable[..., Any]]) -> dict[str, Exercise]:
@@ -136,30 +185,9 @@ def exercises(right: Mapping[str, Callable[..., Any]]) -> dict[str, Exercise]:
             ),
         ),
         "draw_triplets": Exercise(
-            right=right["draw_triplets"],
-            cases=(([1, 1, 1], 4, 0), ([1, 2, 3], 4, 1), ([], 2, 0), ([5, 5, 6], 0, 0)),
-            mistakes=(
-                (
-                    "there are rows although no triplet exists: look whether two photos share a "
-                    "value and another value is there.",
-                    lambda v, c, s: [[0, 0, 0]] * c,
-                ),
-                (
-                    "where only one value is there, nothing can be the negative; answer with an "
-                    "empty list.",
-                    lambda v, c, s: [[0, 1, 2]] * c if len(set(v)) == 1 else [],
-                ),
-                (
-                    "where no two photos share a value, nothing can be the anchor; answer with an "
-                    "empty list.",
-                    lambda v, c, s: [[0, 0, 1]] * c if len(v) == len(set(v)) > 1 else [],
-                ),
-                (
-                    "with nothing to draw from, or nothing to draw, you still drew; the answer is "
-                    "an empty list.",
-                    lambda v, c, s: [[0, 0, 0]] if not v or not c else [],
-                ),
-            ),
+            right=facts(right["draw_triplets"]),
+            cases=((TABLE, 60, 0), ([1, 1, 1], 4, 0), ([1, 2, 3], 4, 1), ([], 2, 0)),
+            mistakes=[(sentence, facts(wrong)) for sentence, wrong in drawn_wrongly(right)],
             hints=(
                 "Collect the positions of each value first; only values with two photos have "
                 "anchors.",
