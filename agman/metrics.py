@@ -16,7 +16,6 @@ Counts are int64 and averages float64.
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from agman.ranking import (
     fair_ranks,
     order_ranks,
     positive,
+    ranks_among_themselves,
     score_blocks,
     sorted_rows,
 )
@@ -64,7 +64,7 @@ def average_precision(scores: torch.Tensor, relevant: torch.Tensor, ties: str = 
     columns = _checked_relevance(relevant, len(scores)).nonzero().flatten().to(scores.device)
     if len(columns) == 0:
         raise InputError("no item is relevant, so there is no average precision; leave it out")
-    return float(_precisions(scores[None], columns, ties)[0])
+    return float(_precisions(scores[None], [(slice(0, 1), columns)], ties)[0])
 
 
 def average_precisions(
@@ -101,14 +101,8 @@ def average_precisions(
     _check_ties(ties)
     task = _Task(query_embeddings, query_values, gallery_embeddings, gallery_values)
     result = torch.empty(len(task.queries), dtype=torch.float64)
-    # NumPy lets go of Python's lock while it counts, so threads share the groups; torch, which
-    # sorts for the other rule, has its own threads.
-    with ThreadPoolExecutor(torch.get_num_threads() if ties == "fair" else 1) as pool:
-        for places, scores, groups in task.blocks(query_ids, gallery_ids, block):
-            jobs = [
-                pool.submit(_precisions, scores[rows], columns, ties) for rows, columns in groups
-            ]
-            result[places] = torch.cat([job.result() for job in jobs])
+    for places, scores, groups in task.blocks(query_ids, gallery_ids, block):
+        result[places] = _precisions(scores, groups, ties)
     return result
 
 
@@ -531,7 +525,6 @@ def average_place(regions: torch.Tensor, shape: tuple[int, int], size: float) ->
     return covered / covered.sum()
 
 
-_GROUP = 16  # queries; enough to share the work among threads
 # Rows of scores that belong to one value, and the gallery columns relevant to them.
 _Groups = list[tuple[slice, torch.Tensor]]
 
@@ -578,15 +571,11 @@ class _Task:
 
     def _groups(self, places: torch.Tensor) -> _Groups:
         values, counts = self.query_values[places].unique_consecutive(return_counts=True)
-        groups = []
-        end = 0
-        for value, count in zip(values, counts.tolist(), strict=True):
-            relevant = (self.gallery_values == value).nonzero().flatten()
-            start, end = end, end + count
-            groups += [
-                (slice(row, min(row + _GROUP, end)), relevant) for row in range(start, end, _GROUP)
-            ]
-        return groups
+        ends = counts.cumsum(0).tolist()
+        return [
+            (slice(start, end), (self.gallery_values == value).nonzero().flatten())
+            for value, start, end in zip(values, [0, *ends], ends)
+        ]
 
     def hits_at(
         self,
@@ -615,17 +604,32 @@ def _allowed(scores: torch.Tensor) -> torch.Tensor:
     return (scores > EXCLUDED).sum(dim=1)
 
 
-def _precisions(scores: torch.Tensor, columns: torch.Tensor, ties: str) -> torch.Tensor:
-    """(Q,) float64 average precisions of queries that share their relevant columns."""
+def _precisions(scores: torch.Tensor, groups: _Groups, ties: str) -> torch.Tensor:
+    """(Q,) float64 average precisions of the queries of a block."""
     if ties == "order":
-        among_all = order_ranks(scores, columns).sort(dim=1).values
-        among_relevant = torch.arange(1, len(columns) + 1, device=scores.device)
-        # Items that are left out have the last ranks of all.
-        return _mean_precision(among_relevant, among_all, among_all <= _allowed(scores)[:, None])
-    relevant = sorted_rows(scores[:, columns])
-    return _mean_precision(
-        fair_ranks(relevant, relevant), fair_ranks(scores, relevant), relevant > EXCLUDED
+        return torch.cat([_precisions_in_order(scores[rows], wanted) for rows, wanted in groups])
+    # Groups have more or fewer relevant items; low scores, which are left out, complete a row.
+    width = max(len(columns) for _, columns in groups)
+    relevant = scores.new_full((len(scores), width), EXCLUDED)
+    for rows, columns in groups:
+        relevant[rows, width - len(columns) :] = scores[rows][:, columns]
+    relevant = sorted_rows(relevant)
+    among_relevant, among_all = ranks_among_themselves(relevant), fair_ranks(scores, relevant)
+    terms = (among_relevant, among_all, relevant > EXCLUDED)
+    return torch.cat(
+        [
+            _mean_precision(*(term[rows, width - len(columns) :] for term in terms))
+            for rows, columns in groups
+        ]
     )
+
+
+def _precisions_in_order(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """(Q,) float64 average precisions of one group, of equal scores the lower index first."""
+    among_all = order_ranks(scores, columns).sort(dim=1).values
+    among_relevant = torch.arange(1, len(columns) + 1, device=scores.device)
+    # Items that are left out have the last ranks of all.
+    return _mean_precision(among_relevant, among_all, among_all <= _allowed(scores)[:, None])
 
 
 def _mean_precision(

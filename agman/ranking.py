@@ -10,9 +10,11 @@ Equal embeddings then have equal scores wherever they stand, and a tie is a tie.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from agman.errors import InputError
 
@@ -30,6 +32,8 @@ EXCLUDED = -torch.inf
 
 # From this many items a row is worth sorting into buckets.
 _MANY = 4096
+# Scores that a thread counts at a time: what fits into the cache of a core.
+_CHUNK = 2**18
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -99,7 +103,7 @@ def top_k(
     *,
     query_ids: torch.Tensor | None = None,
     gallery_ids: torch.Tensor | None = None,
-    block: int = BLOCK,
+    block: int = BLOCK // 4,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best gallery items of every query, exactly.
 
@@ -190,11 +194,25 @@ def fair_ranks(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     """
     if scores.device.type != "cpu":
         return _count_with_torch(scores, thresholds)
-    ranks = torch.empty(thresholds.shape, dtype=torch.int64)
     count = _count_by_bucket if scores.shape[1] >= _MANY else _count_by_sorting
-    for row, some, result in zip(scores.numpy(), thresholds.numpy(), ranks.numpy(), strict=True):
-        result[:] = count(row, some)
-    return ranks
+    step = max(1, _CHUNK // scores.shape[1])
+    parts = zip(scores.split(step), thresholds.split(step))
+    # NumPy lets go of Python's lock while it counts, so threads share the parts.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        jobs = [pool.submit(count, rows.numpy(), some.numpy()) for rows, some in parts]
+        return torch.from_numpy(np.concatenate([job.result() for job in jobs]))
+
+
+def ranks_among_themselves(ascending: torch.Tensor) -> torch.Tensor:
+    """`fair_ranks(ascending, ascending)` of rows in ascending order, at a tenth of the cost.
+
+    >>> ranks_among_themselves(torch.tensor([[0.5, 0.5, 0.9]]))
+    tensor([[3, 3, 1]])
+    """
+    places = torch.arange(ascending.shape[1], device=ascending.device).expand_as(ascending)
+    repeated = ascending[:, 1:] == ascending[:, :-1]
+    first = places.masked_fill(F.pad(repeated, (1, 0)), 0).cummax(dim=1).values
+    return ascending.shape[1] - first
 
 
 def sorted_rows(scores: torch.Tensor) -> torch.Tensor:
@@ -286,13 +304,15 @@ def _similarity(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """`similarity` of checked embeddings: one product of fixed shape for every tile."""
     dtype = _dtype(queries, gallery)
     scores = queries.new_empty((len(queries), len(gallery)), dtype=dtype)
-    tile = queries.new_empty((QUERY_TILE, GALLERY_TILE), dtype=dtype)
-    for top, some_queries in _tiles(queries, QUERY_TILE, dtype):
-        for left, some_gallery in _tiles(gallery, GALLERY_TILE, dtype):
+    tile = queries.new_empty((GALLERY_TILE, QUERY_TILE), dtype=dtype)
+    query_tiles = list(_tiles(queries, QUERY_TILE, dtype))
+    for left, some_gallery in _tiles(gallery, GALLERY_TILE, dtype):
+        for top, some_queries in query_tiles:
+            # The taller matrix first: a third faster on a CPU than the other way round.
             # `out=` also keeps a surrounding autocast from lowering the precision.
-            torch.mm(some_queries, some_gallery.T, out=tile)
+            torch.mm(some_gallery, some_queries.T, out=tile)
             place = scores[top : top + QUERY_TILE, left : left + GALLERY_TILE]
-            place.copy_(tile[: place.shape[0], : place.shape[1]])
+            place.copy_(tile.T[: place.shape[0], : place.shape[1]])
     return scores
 
 
@@ -302,37 +322,49 @@ def _count_with_torch(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.T
     return scores.shape[1] - below
 
 
-def _count_by_sorting(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many of `row` are at least each threshold."""
-    return len(row) - np.searchsorted(np.sort(row), thresholds)
+def _count_by_sorting(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many scores of a row are at least each of its thresholds: (Q, R)."""
+    counts = np.empty(thresholds.shape, dtype=np.int64)
+    for row, some, result in zip(np.sort(scores, axis=1), thresholds, counts):
+        result[:] = len(row) - np.searchsorted(row, some)
+    return counts
 
 
-def _count_by_bucket(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """`_count_by_sorting`, several times faster for a long row and few thresholds.
+def _count_by_bucket(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """`_count_by_sorting`, several times faster for long rows and few thresholds.
 
-    Scores fall into as many equal buckets as there are items.
+    The scores of a row fall into as many equal buckets as there are items.
     Items in a bucket without a threshold are counted bucket by bucket; only the others, which a
     bucket cannot tell from the threshold, are sorted.
     """
-    ranked = thresholds[thresholds > EXCLUDED]
-    low = ranked.min(initial=np.inf)
-    n_buckets = min(len(row), 2**20)
-    span = float(row.max()) - float(low)
-    largest = float(np.finfo(row.dtype).max)
-    if not n_buckets / largest < span < largest:
-        return _count_by_sorting(row, thresholds)  # all equal, or too far apart to subtract
-    scale = (n_buckets - 1) / span
-    # Rounding never swaps two numbers, so a higher score is never in a lower bucket.
-    buckets = ((np.maximum(row, low) - low) * scale).astype(np.intp)
-    own = ((np.maximum(thresholds, low) - low) * scale).astype(np.intp)
-    items = np.bincount(buckets, minlength=n_buckets)
+    n_rows, n_items = scores.shape
+    n_buckets, largest = min(n_items, 2**20), np.finfo(scores.dtype).max
+    low = np.where(thresholds > EXCLUDED, thresholds, np.inf).min(axis=1, initial=np.inf)
+    low = np.where(low < np.inf, low, 0)[:, None]  # 0 where there is nothing to rank
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        span = scores.max(axis=1, keepdims=True) - low
+        # Scores that are all equal share one bucket.
+        scale = np.where(span > n_buckets / largest, (n_buckets - 1) / span, 0)
+    if not (span < largest).all():
+        return _count_by_sorting(scores, thresholds)  # too far apart to subtract
+    start = np.arange(n_rows)[:, None] * n_buckets  # of each row's own buckets
+
+    def buckets(of: np.ndarray) -> np.ndarray:
+        # Rounding never swaps two numbers, so a higher score is never in a lower bucket.
+        return start + ((np.maximum(of, low) - low) * scale).astype(np.intp)
+
+    every, own = buckets(scores), buckets(thresholds)
+    items = np.bincount(every.ravel(), minlength=n_rows * n_buckets)
     items[own] = 0
-    up_to = items.cumsum()
-    shared = np.zeros(n_buckets, dtype=bool)
+    shared = np.zeros(items.shape, dtype=bool)
     shared[own] = True
-    near = row[np.flatnonzero(shared[buckets])]
-    counts = up_to[-1] - up_to[own] + _count_by_sorting(near[near >= low], thresholds)
-    return np.where(thresholds > EXCLUDED, counts, len(row))
+    up_to = items.reshape(n_rows, n_buckets).cumsum(axis=1)
+    counts = up_to[:, -1:] - up_to.ravel()[own]
+    near = np.flatnonzero(shared[every] & (scores >= low))
+    ends = np.searchsorted(near, np.arange(1, n_rows) * n_items)
+    for row, some in enumerate(np.split(scores.ravel()[near], ends)):
+        counts[row] += _count_by_sorting(some[None], thresholds[row : row + 1])[0]
+    return np.where(thresholds > EXCLUDED, counts, n_items)
 
 
 def _tiles(rows: torch.Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[int, torch.Tensor]]:
@@ -340,7 +372,7 @@ def _tiles(rows: torch.Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[
     for start in range(0, len(rows), size):
         tile = rows[start : start + size].to(dtype).contiguous()
         missing = size - len(tile)
-        yield start, torch.nn.functional.pad(tile, (0, 0, 0, missing)) if missing else tile
+        yield start, F.pad(tile, (0, 0, 0, missing)) if missing else tile
 
 
 def _dtype(queries: torch.Tensor, gallery: torch.Tensor) -> torch.dtype:

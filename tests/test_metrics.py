@@ -301,20 +301,6 @@ def test_scores_held_stay_within_the_block(monkeypatch):
     assert len(sizes) == 3 * 4
 
 
-def test_groups_are_shared_by_threads(monkeypatch):
-    """Queries of one value share their columns but not one thread."""
-    sizes = []
-    plain = metrics._precisions
-
-    def spy(scores, columns, ties):
-        sizes.append((len(scores), columns.tolist()))
-        return plain(scores, columns, ties)
-
-    monkeypatch.setattr(metrics, "_precisions", spy)
-    average_precisions(unit(40, 2), [5] * 33 + [2] * 7, unit(4, 2), [5, 2, 5, 1])
-    assert sorted(sizes) == [(1, [0, 2]), (7, [1]), (16, [0, 2]), (16, [0, 2])]
-
-
 def test_a_collapsed_network_gets_the_prevalence():
     one = unit(1, 128)
     values = torch.arange(5000) % 5

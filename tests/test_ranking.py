@@ -16,6 +16,7 @@ from agman.ranking import (
     best_columns,
     fair_ranks,
     order_ranks,
+    ranks_among_themselves,
     score_blocks,
     similarity,
     top_k,
@@ -94,7 +95,7 @@ def test_every_product_has_one_fixed_shape(monkeypatch):
     monkeypatch.setattr(torch, "mm", spy)
     similarity(normal(QUERY_TILE + 1, 5), normal(2 * GALLERY_TILE + 1, 5))
     assert len(shapes) == 6
-    assert set(shapes) == {((QUERY_TILE, 5), (5, GALLERY_TILE), (5, 1), (1, 5))}
+    assert set(shapes) == {((GALLERY_TILE, 5), (5, QUERY_TILE), (5, 1), (1, 5))}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -278,8 +279,9 @@ def test_fair_ranks_of_hard_rows(way, row, dtype):
     scores = torch.tensor([row], dtype=dtype)
     with np.errstate(all="raise", under="ignore"):
         for columns in ([0], [len(row) - 1], list(range(len(row)))):
-            thresholds = scores[:, columns]
-            assert fair_ranks(scores, thresholds).tolist() == slow_fair_ranks(scores, thresholds)
+            for rows in (scores, torch.cat([scores, scores.flip(1), torch.zeros_like(scores)])):
+                thresholds = rows[:, columns]
+                assert fair_ranks(rows, thresholds).tolist() == slow_fair_ranks(rows, thresholds)
 
 
 @settings(max_examples=100, deadline=None)
@@ -289,21 +291,26 @@ def test_fair_ranks_of_hard_rows(way, row, dtype):
     n_ranked=st.integers(0, 60),
     n_excluded=st.integers(0, 60),
     coarse=st.booleans(),
+    chunk=st.sampled_from([1, 100, 2**18]),
 )
-def test_fair_ranks_count_what_scores_as_much(seed, n_items, n_ranked, n_excluded, coarse):
+def test_fair_ranks_count_what_scores_as_much(seed, n_items, n_ranked, n_excluded, coarse, chunk):
     scores = whole(3, n_items, seed=seed) if coarse else normal(3, n_items, seed=seed)
     order = torch.randperm(n_items, generator=torch.Generator().manual_seed(seed))
     scores[:, order.flip(0)[:n_excluded]] = -torch.inf
     thresholds = scores[:, order[:n_ranked]]
+    thresholds[0] = scores[0].min()  # rows of one chunk differ in what they rank
     original = scores.clone()
     for many in (1, 10**9):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ranking, "_MANY", many)
+            patch.setattr(ranking, "_CHUNK", chunk)
             ranks = fair_ranks(scores, thresholds)
         assert ranks.dtype == torch.int64
         assert ranks.tolist() == slow_fair_ranks(scores, thresholds)
     assert torch.equal(ranking._count_with_torch(scores, thresholds), ranks)
     assert torch.equal(scores, original)
+    ascending = ranking.sorted_rows(scores)
+    assert ranks_among_themselves(ascending).tolist() == slow_fair_ranks(ascending, ascending)
 
 
 def test_other_devices_stay_in_torch():
@@ -312,6 +319,7 @@ def test_other_devices_stay_in_torch():
     assert fair_ranks(scores, scores[:, :7]).shape == (3, 7)
     assert fair_ranks(scores, scores[:, :7]).device.type == "meta"
     assert ranking.sorted_rows(scores).device.type == "meta"
+    assert ranks_among_themselves(scores).shape == (3, 50)
     assert order_ranks(scores, torch.arange(7)).shape == (3, 7)
 
 
@@ -325,19 +333,14 @@ def test_sorted_rows():
 def test_long_rows_are_counted_in_buckets_and_agree_with_sorting(monkeypatch):
     scores = normal(2, ranking._MANY)
     thresholds = scores[:, ::50]
-    sorting = torch.stack(
-        [
-            torch.from_numpy(ranking._count_by_sorting(row.numpy(), some.numpy()))
-            for row, some in zip(scores, thresholds, strict=True)
-        ]
-    )
-    assert torch.equal(fair_ranks(scores, thresholds), sorting)
+    sorting = ranking._count_by_sorting(scores.numpy(), thresholds.numpy())
+    assert fair_ranks(scores, thresholds).tolist() == sorting.tolist()
     sorted_lengths = []
     plain = ranking._count_by_sorting
 
-    def spy(row, some):
-        sorted_lengths.append(len(row))
-        return plain(row, some)
+    def spy(rows, some):
+        sorted_lengths.append(rows.shape[1])
+        return plain(rows, some)
 
     monkeypatch.setattr(ranking, "_count_by_sorting", spy)
     fair_ranks(scores, thresholds)

@@ -1,5 +1,7 @@
 """The benchmark itself, at tiny sizes: its ways agree. How fast they are is no test."""
 
+import time
+
 import pytest
 
 from tests.benchmarks import bench
@@ -21,3 +23,15 @@ def test_cases_that_disagree_are_no_benchmark() -> None:
 def test_average_precision_equals_scikit_learns_to_twelve_digits() -> None:
     pytest.importorskip("sklearn")
     assert bench.exactness() < 1e-12
+
+
+def test_a_slow_store_makes_training_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bench.agman.datasets.PackedImages.load
+
+    def slow(self: object, rows: object, size: int) -> object:
+        time.sleep(0.5)
+        return load(self, rows, size)
+
+    quick = bench.waiting(16, 8)
+    monkeypatch.setattr(bench.agman.datasets.PackedImages, "load", slow)
+    assert 0 <= quick < bench.waiting(16, 8) < 1
