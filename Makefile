@@ -12,7 +12,8 @@ NOTEBOOKS = $(shell find book -name '*.ipynb' -not -path '*/.*')
 PACKAGE := $(shell find agman book/results -name '*.py' -o -name '*.safetensors' -o -name '*.json' \
   -o -name '*.js' -o -name '*.css')
 
-.PHONY: help book test serve lab lint assignments slides bench fuzz faults audit vendor publish clean
+.PHONY: help book test serve lab lint assignments slides bench fuzz faults coverage mutants audit \
+  vendor publish clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -57,6 +58,16 @@ fuzz: $(READY)  ## give 100,000 damaged files to the readers (ten minutes)
 
 faults: $(READY)  ## kill training, conversion, indexing and experiments 200 times (minutes)
 	$(BIN)/python -m tests.trust.faults --kills 200
+
+coverage: $(READY)  ## count what tests reach of the package, lines and branches (15 minutes)
+	@mkdir -p _build && rm -f _build/coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q --ignore tests/book \
+	  --ignore tests/notebooks --cov --cov-report=json:_build/coverage.json
+	$(BIN)/python -m tests.trust.coverage
+
+mutants: $(READY)  ## change the code in 2,000 places, one by one: a test must notice (an hour)
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[$(EXTRAS),mutants]"
+	$(BIN)/python -m tests.trust.mutants
 
 audit:  ## ask PyPI for known weaknesses of all that constraints.txt names
 	@mkdir -p _build && $(PYTHON) -m venv _build/audit && _build/audit/bin/pip install -qq pip-audit

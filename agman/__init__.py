@@ -23,9 +23,9 @@ _PUBLIC = {
     "train": "agman.training",
 }
 _MODULES = (
-    *("attention", "attributes", "backbones", "checkpoint", "course", "datasets", "errors"),
-    *("evaluation", "export", "figures", "index", "loading", "losses", "metrics", "models"),
-    *("provenance", "ranking", "sampling", "storage", "training"),
+    *("attention", "attributes", "backbones", "checkpoint", "course", "datasets", "embedding"),
+    *("engines", "errors", "evaluation", "export", "figures", "index", "loading", "losses"),
+    *("metrics", "models", "provenance", "ranking", "sampling", "shards", "storage", "training"),
 )
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

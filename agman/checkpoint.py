@@ -6,7 +6,9 @@ Nothing here can run code from a file: torch files are opened with `weights_only
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,14 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """Read a training state, or any checkpoint of tensors, numbers and texts, onto the CPU.
 
     Raises:
-        InputError: the file is missing, damaged, or holds objects that could run code.
+        InputError: the file is missing, damaged, larger than it looks, or holds objects that could
+            run code.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not os.path.isfile(path):
         raise InputError(f"There is no checkpoint {path}; check the path.")
     try:
+        _refuse_bomb(path)
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -62,6 +67,22 @@ def load_state(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__} where a dictionary was expected.")
     return state
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that unpacks to more than its size; torch compresses nothing.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile: it does, or is damaged.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":  # of the time before archives
+            return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("it would unpack to more than its size")
 
 
 # Where each module of the authors' code lives in ours; the backbone is mapped separately.
@@ -126,7 +147,12 @@ def load_reference(source: str | Path | Mapping[str, Tensor]) -> RetrievalModel:
     """
     where = "the given state dict" if isinstance(source, Mapping) else str(source)
     found: Any = source if isinstance(source, Mapping) else load_state(source)
-    state = {_strip(key): value for key, value in found.get("state_dict", found).items()}
+    found = found.get("state_dict", found)
+    if not isinstance(found, Mapping) or not all(
+        isinstance(key, str) and _is_whole(value) for key, value in found.items()
+    ):
+        raise InputError(f"{where} holds more than names and whole tensors; give a state dict.")
+    state = {_strip(key): value for key, value in found.items()}
     kind = next((name for name, key in _TELLING_KEYS.items() if key in state), None)
     if kind is None:
         raise InputError(
@@ -134,10 +160,24 @@ def load_reference(source: str | Path | Mapping[str, Tensor]) -> RetrievalModel:
             f"of their keys is among its {len(state)}; for models of this package use agman.load."
         )
     renamed = {_rename(key, kind): value for key, value in state.items() if not _is_dead(key)}
-    n_attributes, dim = _sizes(state, kind)
+    n_attributes, dim = _sizes(state, kind, where)
+    with torch.device("meta"):  # compare all shapes before any memory is taken
+        plan = create_model(kind, n_attributes=n_attributes, dim=dim, released=True)
+    load_strictly(plan, {key: value.to("meta") for key, value in renamed.items()}, where)
     model = create_model(kind, n_attributes=n_attributes, dim=dim, released=True)
     load_strictly(model, renamed, where)
     return model.eval()
+
+
+def _is_whole(tensor: object) -> bool:
+    """Whether it is a plain tensor, each element of which is in the file."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def _strip(key: str) -> str:
@@ -170,12 +210,15 @@ def _rename_backbone(key: str) -> str:
     return f"{places.get(module, module)}.{rest}"
 
 
-def _sizes(state: Mapping[str, Tensor], kind: str) -> tuple[int, int]:
+_SIZED_KEYS = {"asenet": "mask_fc1.weight", "csn": "masks.weight"}
+
+
+def _sizes(state: Mapping[str, Tensor], kind: str, where: str) -> tuple[int, int]:
     """Number of attributes and width of the head, read off the weights."""
-    if kind == "asenet":
-        dim, n_attributes = state["mask_fc1.weight"].shape
-    else:
-        n_attributes, dim = state[
-            "masks.weight" if kind == "csn" else "attr_embedding.weight"
-        ].shape
-    return n_attributes, dim
+    key = _SIZED_KEYS.get(kind, "attr_embedding.weight")
+    shape = state[key].shape if key in state else ()
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(
+            f"{where}: {key!r} is missing or no matrix, though it is {kind}; take the whole file."
+        )
+    return (shape[1], shape[0]) if kind == "asenet" else (shape[0], shape[1])

@@ -100,8 +100,25 @@ Compare it with `chance`, what a random ranking gets.
 """
 
 _EMBED = """\
-example:
+examples:
   agman embed --weights runs/shop --photos photos --out shop.safetensors
+  agman embed --weights runs/shop --photos photos --out shop --shards 10000
+  torchrun --nproc-per-node 2 -m -- agman.cli embed --weights runs/shop --photos photos \\
+        --out shop --shards 10000
+
+With --shards, the index is a folder of files of so many photos each, for more photos than memory
+holds. Several processes share the work, and the same command, with any number of processes, goes
+on after an interruption.
+"""
+
+_INDEX = """\
+examples:
+  agman index --shards shop --engine ivf
+  agman index --shards shop --engine hnsw --attribute color
+  agman search --index shop --engine ivf --weights runs/shop --photo new.jpg --attribute color
+
+Needs faiss-cpu. Of the two, ivf never holds all vectors in memory; hnsw holds those of one
+attribute while it is built. The same command goes on after an interruption.
 """
 
 _SEARCH = """\
@@ -178,7 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     again = "; run the same command again to go on"
     _train_options(command("train", do.train, "train a model on labelled photos", _TRAIN, again))
     _evaluate_options(command("evaluate", do.evaluate, "measure a trained model", _EVALUATE))
-    _embed_options(command("embed", do.embed, "index a folder of photos for search", _EMBED))
+    about = "index a folder of photos for search"
+    _embed_options(command("embed", do.embed, about, _EMBED, "; run the same command again"))
+    about = "build a fast, approximate search over a folder of shards"
+    _index_options(command("index", do.index, about, _INDEX, again))
     _search_options(command("search", do.search, "find the photos most like yours", _SEARCH))
     about = "write a trained model as ONNX or as a program of torch.export"
     _export_options(command("export", do.export, about, _EXPORT))
@@ -245,6 +265,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="photos or triplets in a step (default: as the preset)",
+    )
+    add(
+        "--accumulate",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="compute each batch in N parts, one after another: the same step in less memory and "
+        "more time (default: 1)",
     )
     add("--learning-rate", metavar="RATE", type=float, help="of Adam (default: as the preset)")
     add("--recipe", metavar="NAME", help="triplet or all_pairs (default: as the preset)")
@@ -321,13 +349,19 @@ def _embed_options(parser: argparse.ArgumentParser) -> None:
         "--photos",
         metavar="FOLDER",
         required=True,
-        help="folder of photos; its subfolders are searched too",
+        help="folder of photos, its subfolders too, or a .npz of packed images",
     )
     add(
         "--out",
         metavar="FILE",
         required=True,
-        help="file to write the index to, such as shop.safetensors",
+        help="file to write the index to, such as shop.safetensors; with --shards, a folder",
+    )
+    add(
+        "--shards",
+        metavar="ROWS",
+        type=_positive,
+        help="photos in each file of a folder that a stopped job goes on with (default: one file)",
     )
     add("--skip-bad", action="store_true", help="leave out unreadable photos (default: refuse)")
     add(
@@ -340,9 +374,24 @@ def _embed_options(parser: argparse.ArgumentParser) -> None:
     _machine_options(add)
 
 
+def _index_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--shards",
+        metavar="FOLDER",
+        required=True,
+        help="what `agman embed --shards` wrote; the result goes into a folder in it",
+    )
+    add("--engine", choices=("ivf", "hnsw"), required=True, help="cells, or a graph of neighbours")
+    add("--attribute", metavar="NAME", help="for one attribute only (default: all)")
+    add("--n-cells", metavar="N", type=_positive, help="of ivf (default: 2 √photos)")
+    add("--n-links", metavar="N", type=_positive, help="of each photo in hnsw (default: 32)")
+    add("--quiet", action="store_true", help="no progress bars (default: bars)")
+
+
 def _search_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--index", metavar="FILE", required=True, help="file that `agman embed` wrote")
+    add("--index", metavar="FILE", required=True, help="file or folder that `agman embed` wrote")
     add(
         "--weights",
         metavar="MODEL",
@@ -357,6 +406,15 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
         help="what the photos should share, such as sleeve_length",
     )
     add("-k", metavar="N", type=_positive, default=10, help="how many to show (default: 10)")
+    add(
+        "--engine",
+        choices=("exact", "flat", "ivf", "hnsw"),
+        default="exact",
+        help="all but exact need faiss-cpu; ivf and hnsw of a folder are built by `agman index`, "
+        "those of a file each time (default: exact)",
+    )
+    add("--n-probe", metavar="N", type=_positive, help="cells ivf looks into (default: 16)")
+    add("--ef-search", metavar="N", type=_positive, help="candidates of hnsw (default: 64)")
     add(
         "--png",
         metavar="FILE",

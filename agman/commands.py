@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agman.evaluation import Report
     from agman.experiments import Data
     from agman.models import RetrievalModel
+    from agman.shards import Shards
     from agman.training import TrainConfig
 
 SHARES = (1 / 2, 1 / 6, 1 / 3)
@@ -85,7 +86,14 @@ def _train(args: argparse.Namespace, rank: int, world: int) -> None:
         f"{config.epochs * per_epoch} steps in all; kept in {args.run}",
         flush=True,
     )
-    history = train(model.to(device), data, config, run=args.run, progress=not args.quiet)
+    history = train(
+        model.to(device),
+        data,
+        config,
+        run=args.run,
+        accumulate=args.accumulate,
+        progress=not args.quiet,
+    )
     if rank:
         return
     print(_epochs_table(history))
@@ -316,14 +324,15 @@ def _keep_identity(run: Path, identity: dict[str, Any]) -> bool:
 def _read_identity(run: Path) -> dict[str, Any]:
     from agman.storage import read_json
 
-    if not run.is_dir():
-        raise InputError(f"{run}: there is no such run folder; `agman train --run` makes one.")
     if not (run / _IDENTITY).is_file():
         raise InputError(
             f"{run} holds no run of `agman train` ({_IDENTITY} is missing); check the path."
         )
     identity = read_json(run / _IDENTITY)
-    if not isinstance(identity, dict) or not {"kind", "size"} <= set(identity):
+    needed = {"kind", "size"}
+    if isinstance(identity, dict) and identity.get("kind") in ("asen", "csn"):
+        needed |= {"folder", "images"}
+    if not isinstance(identity, dict) or not needed <= set(identity):
         raise InputError(f"{run / _IDENTITY} was changed by hand; train in another folder.")
     return identity
 
@@ -560,32 +569,120 @@ def _device(name: str) -> str:
 
 
 def embed(args: argparse.Namespace) -> None:
-    from agman.index import PhotoIndex, find_photos
+    import torch.distributed as dist
 
-    photos = find_photos(args.photos)
+    from agman.embedding import open_photos
+    from agman.training import processes
+
+    rank, world = processes()
+    photos = open_photos(args.photos)
+    if not rank:  # the first process speaks for all
+        print(f"{len(photos)} photos in {args.photos}", flush=True)
     model = _load_model(args.weights, args.device)
-    print(f"{len(photos)} photos in {args.photos}")
+    if args.shards:
+        size = _embed_shards(args, photos, model)
+    elif world > 1:
+        raise InputError("Several processes share a folder of shards; give --shards ROWS as well.")
+    else:
+        size = _embed_file(args, photos, model)
+    if not rank:
+        print(f"in {args.out}, {size / 1e6:.1f} MB")
+        example = model.schema.names[0] if model.schema is not None else 0
+        print(
+            f"Next: agman search --index {args.out} --weights {args.weights} --photo PHOTO "
+            f"--attribute {example}"
+        )
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def _embed_file(args: argparse.Namespace, photos: ImageStore, model: RetrievalModel) -> int:
+    """Write an index of one file; its bytes."""
+    from agman.index import PhotoIndex
+
     index = PhotoIndex.build(
         model,
-        args.photos,
+        photos,
         batch_size=args.batch_size,
         skip_bad=args.skip_bad,
         progress=not args.quiet,
     )
     index.save(args.out)
-    for sentence in index.skipped:
+    _embedded(index.embeddings.shape, index.skipped)
+    return Path(args.out).stat().st_size
+
+
+def _embed_shards(args: argparse.Namespace, photos: ImageStore, model: RetrievalModel) -> int:
+    """Write a folder of shards, together with the other processes; its bytes."""
+    from agman.shards import embed_shards, place
+
+    rank, _ = place()
+    try:
+        shards = embed_shards(
+            model,
+            photos,
+            args.out,
+            rows=args.shards,
+            batch_size=args.batch_size,
+            skip_bad=args.skip_bad,
+            progress=not args.quiet,
+        )
+    except InputError as error:
+        if rank:  # the first says the same
+            raise SystemExit(2) from error
+        raise
+    if not rank:
+        earlier = len(shards.skipped) - len(shards.problems)
+        more = [f"{earlier} photos in an earlier run"] if earlier else []
+        _embedded(shards.shape, [*shards.problems, *more])
+        print(f"{len(shards.counts)} shards ", end="")
+    return sum(file.stat().st_size for file in Path(args.out).glob("shard_*"))
+
+
+def _embedded(shape: Sequence[int], skipped: Sequence[str]) -> None:
+    for sentence in skipped:
         print(f"left out: {sentence}")
-    _, attributes, width = index.embeddings.shape
-    size = Path(args.out).stat().st_size / 1e6
-    print(
-        f"{len(index)} photos under {attributes} attributes ({width} numbers each) in {args.out}, "
-        f"{size:.1f} MB"
+    n_photos, attributes, width = shape
+    print(f"{n_photos} photos under {attributes} attributes ({width} numbers each), ", end="")
+
+
+def index(args: argparse.Namespace) -> None:
+    from agman.engines import build_engine, engine_file
+    from agman.shards import Shards
+
+    shards = Shards.open(args.shards)
+    chosen = None if args.attribute is None else [_attribute_of(shards, args.attribute)]
+    folder = Path(args.shards) / args.engine
+    given = {"n_cells": args.n_cells, "n_links": args.n_links}
+    build_engine(
+        shards,
+        folder,
+        args.engine,
+        attributes=chosen,
+        progress=not args.quiet,
+        **{name: number for name, number in given.items() if number is not None},
     )
-    example = model.schema.names[0] if model.schema is not None else 0
+    built = sum(engine_file(folder, a, args.engine).is_file() for a in range(shards.shape[1]))
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(
-        f"Next: agman search --index {args.out} --weights {args.weights} --photo PHOTO "
-        f"--attribute {example}"
+        f"{args.engine} of {built} of {shards.shape[1]} attributes, {len(shards)} photos, in "
+        f"{folder}, {size:.1f} MB"
     )
+    print(
+        f"Next: agman search --index {args.shards} --engine {args.engine} --weights MODEL "
+        "--photo PHOTO --attribute NAME"
+    )
+
+
+def _attribute_of(shards: Shards, wanted: str) -> int:
+    """The id of an attribute that shards know by name or number."""
+    names = shards.manifest.attributes
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdigit() and int(wanted) < len(names):
+        return int(wanted)
+    known = ", ".join(name or str(number) for number, name in enumerate(names))
+    raise InputError(f"There is no attribute {wanted!r} in these shards; they have {known}.")
 
 
 def search(args: argparse.Namespace) -> None:
@@ -595,6 +692,12 @@ def search(args: argparse.Namespace) -> None:
         raise InputError("--png needs --photos, the folder that was indexed, to show them.")
     model = _load_model(args.weights, args.device)
     index = PhotoIndex.load(args.index, model)
+    given = {"n_probe": args.n_probe, "ef_search": args.ef_search}
+    given = {name: number for name, number in given.items() if number is not None}
+    if args.engine in ("ivf", "hnsw") and Path(args.index).is_dir():
+        index = index.open_engine(Path(args.index) / args.engine, **given)
+    else:
+        index = index.with_engine(args.engine, **given)
     known = model.schema.names if model.schema is not None else ()
     by_number = args.attribute.isdigit() and args.attribute not in known
     hits = index.search(args.photo, int(args.attribute) if by_number else args.attribute, args.k)

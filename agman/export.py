@@ -65,8 +65,6 @@ def export(model: RetrievalModel, path: str | Path, *, classification: bool = Fa
             content = (_to_onnx if kind == ".onnx" else _to_program)(network)
             answers = (_onnx_answers if kind == ".onnx" else _program_answers)(content)
             difference = largest_difference(network, answers)
-        except InputError:
-            raise
         except Exception as error:  # torch's exporter fails in any way
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise InputError(

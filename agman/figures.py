@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from agman.errors import InputError
@@ -187,7 +188,8 @@ def map_bars(
         intervals: method to attribute to (low, high) in 0..1.
     """
     names = list(next(iter(results.values())))
-    figure, ax = plt.subplots(figsize=(7, 0.35 * len(names) * len(results) + 1.4))
+    size = (PHONE, 0.35 * len(names) * len(results) + 1.6)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
     height = 0.8 / len(results)
     rows = np.arange(len(names))
     for i, (method, values) in enumerate(results.items()):
@@ -205,8 +207,8 @@ def map_bars(
         ax.plot([], [], "k:", lw=2, marker="", label="chance")
     ax.set_yticks(rows, [readable(name) for name in names])
     ax.invert_yaxis()
-    ax.set(xlabel="MAP (%)", xlim=(0, 100))
-    ax.legend(loc="lower right", fontsize=9)
+    ax.set_xlim(0, 100)
+    _plain(figure, ax, "MAP (%)")
     return closed(figure)
 
 
@@ -225,12 +227,11 @@ def lines(
         xlabel: what the positions are.
         ylabel: what the numbers are, with their unit.
     """
-    figure, ax = plt.subplots(figsize=(7, 4))
+    figure, ax = plt.subplots(figsize=(PHONE, 3.8), layout="constrained")
     for name, values in series.items():
         ax.plot(x, values, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.grid(axis="y", alpha=0.3)
-    ax.legend(fontsize=9)
+    _plain(figure, ax, xlabel, ylabel)
     return closed(figure)
 
 
@@ -246,16 +247,15 @@ def ranking_profile(relevant: Sequence[bool], average: float) -> Figure:
     flags = np.asarray(relevant, dtype=bool)
     ranks = np.arange(1, len(flags) + 1)
     precision = flags.cumsum() / ranks
-    figure, ax = plt.subplots(figsize=(7, 3.4))
+    figure, ax = plt.subplots(figsize=(PHONE, 3.6), layout="constrained")
     for kind, color, label in ((flags, RIGHT, "relevant"), (~flags, "white", "not relevant")):
         ax.bar(ranks[kind], precision[kind], 0.75, color=color, edgecolor="black", label=label)
     for rank in ranks[flags]:
         ax.annotate(f"{precision[rank - 1]:.2f}", (rank, precision[rank - 1]), ha="center",
-                    xytext=(0, 3), textcoords="offset points", fontsize=10)  # fmt: skip
+                    xytext=(0, 3), textcoords="offset points", fontsize=9)  # fmt: skip
     ax.axhline(average, color="black", linestyle="--", label=f"AP = {average:.3f}")
-    ax.set(xlabel="rank", ylabel="precision up to this rank", xticks=ranks, ylim=(0, 1.35))
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    ax.legend(fontsize=9, ncols=3, loc="upper center", frameon=False)
+    ax.set(xticks=ranks, ylim=(0, 1.1), yticks=[0, 0.25, 0.5, 0.75, 1])
+    _plain(figure, ax, "rank", "precision up to this rank")
     return closed(figure)
 
 
@@ -275,7 +275,7 @@ def tie_band(
         fair: under the fair rule.
         chance: MAP of a random ranking, drawn dotted.
     """
-    figure, ax = plt.subplots(figsize=(7, 4))
+    figure, ax = plt.subplots(figsize=(PHONE, 4.4), layout="constrained")
     low, high, middle = (100 * np.asarray(values) for values in (unlucky, lucky, fair))
     ax.fill_between(
         levels, low, high, color=COLORS[5], alpha=0.3, label="what order can make of it"
@@ -285,10 +285,10 @@ def tie_band(
     ax.plot(levels, middle, color="black", marker="o", linewidth=2.5, label="fair ties")
     ax.axhline(100 * chance, color="black", linestyle=":", marker="", label="random ranking")
     ax.set_xscale("log", base=2)
-    ax.set_xticks(levels, [str(n) for n in levels], fontsize=10)
+    ax.set_xticks(levels, [str(n) for n in levels])
     ax.minorticks_off()
-    ax.set(xlabel="number of different scores", ylabel="MAP (%)", ylim=(0, 105))
-    ax.legend(fontsize=9)
+    ax.set_ylim(0, 105)
+    _plain(figure, ax, "number of different scores", "MAP (%)")
     return closed(figure)
 
 
@@ -306,7 +306,7 @@ def level_gap(
         dashed: names of the series that are controls.
         constants: name to the share of a control that has no levels, drawn as a dotted line.
     """
-    figure, ax = plt.subplots(figsize=(7, 4.2))
+    figure, ax = plt.subplots(figsize=(PHONE, 4.4), layout="constrained")
     for name, values in series.items():
         shape = {"linestyle": "--", "linewidth": 1.5} if name in dashed else {"linewidth": 3}
         ax.plot(levels, 100 * np.asarray(values), label=name, **shape)
@@ -314,9 +314,8 @@ def level_gap(
         color = COLORS[(len(series) + number) % len(COLORS)]
         ax.axhline(100 * value, color=color, linestyle=":", marker="", linewidth=2, label=name)
     ax.axhline(0, color="grey", linewidth=0.8, marker="")
-    ax.set(xlabel="level of the backbone", xticks=list(levels))
-    ax.set_ylabel("way from chance to perfect (%)")
-    ax.legend(fontsize=9)
+    ax.set_xticks(list(levels))
+    _plain(figure, ax, "level of the backbone", "way from chance to perfect (%)")
     return closed(figure)
 
 
@@ -431,12 +430,9 @@ def quality_over_time(
         ax.fill_between(times, low, high, color=color, alpha=0.25, linewidth=0)
         ax.plot(times, mean, color=color, linewidth=2, marker=marker, markersize=5.5,
                 markevery=max(1, len(times) // 8), label=name)  # fmt: skip
-    ax.set_xlabel(f"training time ({unit})", fontsize=10)
-    ax.set_ylabel(ylabel, fontsize=10)
     ax.set_xlim(left=0)
-    ax.tick_params(labelsize=10)
     ax.grid(alpha=0.25)
-    _legend_below(figure, ax)
+    _plain(figure, ax, f"training time ({unit})", ylabel)
     return closed(figure)
 
 
@@ -460,6 +456,79 @@ def shares(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
         ax.set_xlim(left=0)
         ax.locator_params(axis="x", nbins=4)
     _legend_below(figure, axes[0])
+    return closed(figure)
+
+
+def growth(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    *,
+    xlabel: str,
+) -> Figure:
+    """Seconds against size, both logarithmic: a panel per work, and dashed what it takes at least.
+
+    Args:
+        panels: title to label of a line to its points, from the smallest size to the largest:
+            size, seconds, and the least seconds that the machine needs. Of two lines the second
+            is the higher one.
+        xlabel: what is counted.
+    """
+    rows = -(-len(panels) // 2)
+    figure, grid = plt.subplots(
+        rows, 2, figsize=(PHONE, 2.3 * rows), squeeze=False, layout="constrained"
+    )
+    for ax in grid.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+        for number, (label, points) in enumerate(curves.items()):
+            sizes, seconds, least = np.asarray(points, dtype=float).T
+            look: dict[str, Any] = {"color": COLORS[(0, 3)[number % 2]]}
+            ax.loglog(sizes, seconds, **look, marker=MARKERS[number], markersize=4.5, linewidth=2)
+            ax.loglog(sizes, least, **look, marker="", linestyle=(0, (4, 2)), linewidth=1.5)
+            middle = len(points) // 2
+            if len(curves) == 1:
+                _beside(ax, label, (sizes[middle], seconds[middle]), "upper left")
+                _beside(ax, "limit", (sizes[middle], least[middle]), "lower right")
+            elif number:
+                _beside(ax, label, (sizes[-1], seconds[-1]), "right")
+            else:
+                _beside(ax, label, (sizes[middle], least[middle]), "lower right")
+        ax.margins(y=0.1)
+        ax.set_title(title, fontsize=10, loc="left")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(numticks=5))
+            axis.set_minor_locator(NullLocator())
+        ax.tick_params(labelsize=9)
+        ax.grid(alpha=0.25)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("seconds", fontsize=10)
+    for ax in grid.flat[max(0, len(panels) - 2) : len(panels)]:
+        ax.set_xlabel(xlabel, fontsize=10)
+    return closed(figure)
+
+
+def recall_time(engines: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure:
+    """What search engines find of the exact answers, against their time, which is logarithmic.
+
+    Args:
+        engines: name to its settings, each as milliseconds a query, recall in 0..1, and what is
+            set, which is written at the first and the last of several.
+    """
+    figure, ax = plt.subplots(figsize=(PHONE, 4.2), layout="constrained")
+    for number, (name, points) in enumerate(engines.items()):
+        look: dict[str, Any] = {
+            "color": COLORS[(2, 4, 0, 3)[number % 4]],
+            "marker": MARKERS[number],
+        }
+        times, found = zip(*((time, 100 * recall) for time, recall, _ in points), strict=True)
+        ax.plot(times, found, **look, label=name, linewidth=2, markersize=6.5, clip_on=False)
+        if len(points) > 1:
+            _beside(ax, points[0][2], (times[0], found[0]), "lower right")
+            last = "lower right" if number % 2 else "upper left"  # two lines may end together
+            _beside(ax, points[-1][2], (times[-1], found[-1]), last)
+    ax.set_xscale("log")
+    ax.margins(x=0.12, y=0.12)
+    ax.grid(alpha=0.25)
+    _plain(figure, ax, "milliseconds a query", "recall at 10 (%)")
     return closed(figure)
 
 
@@ -525,9 +594,35 @@ def _number(ax: Axes, y: float, text: str) -> None:
     ax.text(1.03, y, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=9.5)
 
 
+def _beside(ax: Axes, text: str, point: tuple[float, float], where: str) -> None:
+    """Text beside a point; "upper left" and "lower right" are where a rising line is not."""
+    across, up = ("right", "bottom") if where == "upper left" else ("left", "top")
+    ax.annotate(
+        text,
+        point,
+        xytext={"upper left": (-7, 2), "lower right": (6, -2), "right": (7, 0)}[where],
+        textcoords="offset points",
+        ha=across,
+        va="center" if where == "right" else up,
+        fontsize=9,
+    )
+
+
+def _plain(figure: Figure, ax: Axes, xlabel: str, ylabel: str = "") -> None:
+    """Names of the axes and the legend, in type that a phone can show."""
+    ax.set_xlabel(xlabel, fontsize=10)
+    ax.set_ylabel(ylabel, fontsize=10)
+    ax.tick_params(labelsize=10)
+    _legend_below(figure, ax)
+
+
 def _legend_below(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    columns = 1 if max(map(len, labels), default=0) > 24 else 2
+    labels = [textwrap.fill(label, 50) for label in labels]
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False
+    )
 
 
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:

@@ -1,46 +1,53 @@
 """Search photos by attribute: index a folder once, then ask with any photo.
 
 An index holds the embeddings of every photo under every attribute, made by one model. It keeps a
-fingerprint of that model, because embeddings of two models cannot be compared.
+fingerprint of that model, because embeddings of two models cannot be compared. It is one file, or
+a folder of shards (`agman.shards`) for more photos than memory holds; it searches exactly unless it
+is given another engine (`agman.engines`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from agman.datasets.images import (
-    FolderImages,
-    ImageStore,
-    PackedImages,
-    read_image,
-    to_rgb,
+from agman.datasets.images import ImageStore, PackedImages, read_image, to_rgb
+from agman.embedding import (
+    batches_of,
+    describe,
+    embed_batches,
+    evaluating,
+    find_photos,
+    fingerprint,
+    open_photos,
+    other_weights,
+    unreadable,
+)
+from agman.engines import (
+    Engine,
+    Vectors,
+    build_engine,
+    make_engine,
+    open_engine,
+    settings_for,
 )
 from agman.errors import InputError
-from agman.loading import prefetch, prepare
+from agman.loading import prepare
 from agman.models import RetrievalModel
-from agman.ranking import top_k
+from agman.shards import Shards
 from agman.storage import read_tensors, remove_leftovers, write_tensors
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
-    *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"),
-)
-"""Files with these endings, in capitals or not, are taken for photos."""
+__all__ = ["Hit", "Photo", "PhotoIndex", "find_photos", "fingerprint"]
 
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 _KIND = "agman photo index"
@@ -68,9 +75,9 @@ class PhotoIndex:
 
     Args:
         model: what made the embeddings.
-        embeddings: (N, attributes, D), unit length, on the CPU.
+        embeddings: (N, attributes, D), unit length, on the CPU; or shards of such.
         names: N names.
-        skipped: one sentence for each photo that `build` left out; not saved.
+        skipped: what `build` left out, in sentences; not saved. Of shards, the names.
 
     Raises:
         InputError: the three do not fit together.
@@ -79,17 +86,20 @@ class PhotoIndex:
     def __init__(
         self,
         model: RetrievalModel,
-        embeddings: Tensor,
+        embeddings: Tensor | Shards,
         names: Sequence[str],
         skipped: Sequence[str] = (),
     ) -> None:
-        if embeddings.dim() != 3 or embeddings.shape[:2] != (len(names), model.n_attributes):
+        shape = tuple(embeddings.shape)
+        if len(shape) != 3 or shape[:2] != (len(names), model.n_attributes):
             raise InputError(
                 f"An index of {len(names)} photos and {model.n_attributes} attributes cannot have "
-                f"embeddings of shape {tuple(embeddings.shape)}."
+                f"embeddings of shape {shape}."
             )
-        self.model, self.embeddings = model, embeddings
-        self.names, self.skipped = tuple(names), tuple(skipped)
+        self.model, self.embeddings, self.skipped = model, embeddings, tuple(skipped)
+        # Names of shards are read when asked for.
+        self.names: Sequence[str] = names if isinstance(embeddings, Shards) else tuple(names)
+        self._use("exact", {}, lambda attribute: self._in_memory("exact", {}, attribute))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,8 +108,14 @@ class PhotoIndex:
         _, attributes, width = self.embeddings.shape
         return f"PhotoIndex({len(self)} photos, {attributes} attributes, {width} dimensions)"
 
+    @property
+    def vectors(self) -> Vectors:
+        """The embeddings as engines take them: in blocks, attribute by attribute."""
+        if isinstance(self.embeddings, Shards):
+            return self.embeddings
+        return _TensorVectors(self.embeddings, self)
+
     @classmethod
-    @torch.no_grad()
     def build(
         cls,
         model: RetrievalModel,
@@ -114,7 +130,8 @@ class PhotoIndex:
 
         Args:
             model: any of the package's models, on any device.
-            images: a folder, searched with all its subfolders, or an image store.
+            images: a folder, searched with all its subfolders, a `.npz` of packed images, or an
+                image store.
             batch_size: photos in one pass.
             skip_bad: leave out photos that cannot be read, instead of refusing them.
             dtype: of the stored embeddings; float16 halves the index and moves scores by less
@@ -125,26 +142,24 @@ class PhotoIndex:
             InputError: there is no photo, or some cannot be read: one message counts them and
                 names the first five.
         """
-        store = _store(images)
+        store = open_photos(images)
         problems: list[str] = []
-        kept, rows = [], []
-        batches = [
-            np.arange(start, min(start + batch_size, len(store)))
-            for start in range(0, len(store), batch_size)
-        ]
-        loaded = prefetch(lambda batch: _load(store, batch, model.preprocessing.size), batches)
-        with _evaluating(model):
-            for readable, pixels, bad in tqdm(
-                loaded, "indexing", len(batches), disable=not progress, leave=False
-            ):
-                problems += bad
-                if pixels is None or (problems and not skip_bad):
-                    continue  # go on reading, so that the message counts all
-                kept.append(model.embed_all(prepare(model, pixels)).to("cpu", dtype))
-                rows += readable
-        if problems and (not skip_bad or not rows):
-            raise _unreadable(problems, len(store))
-        return cls(model, torch.cat(kept), [store.names[row] for row in rows], problems)
+        parts: list[Tensor] = []
+        kept: list[int] = []
+        for rows, embeddings, bad in embed_batches(
+            model,
+            store,
+            batches_of(range(len(store)), batch_size),
+            skip_bad=skip_bad,
+            dtype=dtype,
+            progress=progress,
+        ):
+            kept += rows
+            parts.append(embeddings)
+            problems += bad
+        if problems and (not skip_bad or not kept):
+            raise unreadable(problems, len(store))
+        return cls(model, torch.cat(parts), [store.names[row] for row in kept], problems)
 
     @torch.no_grad()
     def search(self, photo: Photo, attribute: str | int, k: int = 10) -> list[Hit]:
@@ -161,20 +176,66 @@ class PhotoIndex:
         wanted = self.attribute(attribute)
         pixels = _as_batch(photo, self.model.preprocessing.size)
         device = next(self.model.parameters()).device
-        with _evaluating(self.model):
+        with evaluating(self.model):
             ids = torch.tensor([wanted], device=device)
             embedding = self.model(prepare(self.model, pixels), ids).embedding
         return self.search_embedding(embedding[0].cpu(), wanted, k)
 
     def search_embedding(self, embedding: Tensor, attribute: str | int, k: int = 10) -> list[Hit]:
         """The k photos nearest to an embedding (D,) that the model made under the attribute."""
-        gallery = self.embeddings[:, self.attribute(attribute)]  # (N, D)
-        scores, numbers = top_k(embedding[None], gallery, k)
+        wanted = self.attribute(attribute)
+        if wanted not in self._engines:
+            self._engines[wanted] = self._engine_of(wanted)
+        scores, numbers = self._engines[wanted].search(embedding[None], k)
         return [
             Hit(self.names[number], score, number)
             for score, number in zip(scores[0].tolist(), numbers[0].tolist(), strict=True)
             if number >= 0
         ]
+
+    def with_engine(self, engine: str, **settings: int) -> PhotoIndex:
+        """The same photos, searched by another engine, which is built in memory when first used.
+
+        Args:
+            engine: "exact", or one of FAISS's "flat", "ivf" and "hnsw"; see `agman.engines`.
+            settings: of `agman.engines.settings_for`, such as n_probe=32; the defaults suit the
+                number of photos.
+
+        Raises:
+            InputError: an unknown engine or setting, or a number out of range; when it is first
+                used, FAISS is not installed.
+        """
+        chosen = settings_for(engine, len(self), **settings)
+        return self._copy()._use(
+            engine, chosen, lambda attribute: self._in_memory(engine, chosen, attribute)
+        )
+
+    def build_engine(
+        self, folder: str | os.PathLike[str], engine: str, *, progress: bool = True, **settings: int
+    ) -> PhotoIndex:
+        """The same photos, searched by "ivf" or "hnsw", built and kept in a folder.
+
+        Attributes that are in the folder already are kept. For `ivf` not all vectors are held in
+        memory, neither now nor in a search. See `agman.engines.build_engine`.
+
+        Raises:
+            InputError: as `agman.engines.build_engine`.
+        """
+        build_engine(self.vectors, folder, engine, attributes=None, progress=progress, **settings)
+        return self.open_engine(folder)
+
+    def open_engine(self, folder: str | os.PathLike[str], **settings: int) -> PhotoIndex:
+        """The same photos, searched by an engine that was built and kept in a folder.
+
+        Args:
+            folder: of `build_engine` or `agman index`. Open no `hnsw` of a stranger; see
+                `agman.engines`.
+            settings: n_probe or ef_search, if not as it was built.
+
+        Raises:
+            InputError: as `agman.engines.open_engine`, among others for other photos or weights.
+        """
+        return self._copy()._use(*open_engine(self.vectors, folder, **settings))
 
     def attribute(self, key: str | int) -> int:
         """The id of an attribute given by name or id.
@@ -196,12 +257,15 @@ class PhotoIndex:
         """Write embeddings, names and the model's fingerprint as one safetensors file.
 
         Raises:
-            InputError: the file cannot be written; an older one is left as it was.
+            InputError: the file cannot be written; an older one is left as it was. Or this index
+                is a folder of shards, which is on the disk already.
         """
+        if isinstance(self.embeddings, Shards):
+            raise InputError(f"This index is on the disk already, in {self.embeddings.folder}.")
         metadata = {
             "kind": _KIND,
             "names": self.names,
-            "model": _describe(self.model),
+            "model": describe(self.model),
             "fingerprint": fingerprint(self.model),
         }
         path = Path(path)
@@ -210,11 +274,20 @@ class PhotoIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: RetrievalModel) -> PhotoIndex:
-        """Read what `save` wrote, for the model that made it.
+        """Open what `save` or `agman.shards.embed_shards` wrote, for the model that made it.
+
+        A file is read into memory. Of a folder of shards only the headers are read; a search then
+        reads one attribute of one shard at a time.
 
         Raises:
-            InputError: the file is missing, damaged, no index, or made by another model.
+            InputError: the file or folder is missing, damaged, unfinished, no index, or made by
+                another model.
         """
+        if Path(path).is_dir():
+            shards = Shards.open(path)
+            if shards.manifest.fingerprint != fingerprint(model):
+                raise other_weights(path, shards.manifest.model, model)
+            return cls(model, shards, shards.names, shards.skipped)
         if not Path(path).is_file():
             raise InputError(f"There is no index {path}; make one with `agman embed` first.")
         tensors, metadata = read_tensors(Path(path))
@@ -228,103 +301,46 @@ class PhotoIndex:
                 f"{path} is not an index of photos; give a file that `agman embed` wrote."
             ) from error
         if made_by != fingerprint(model):
-            raise InputError(
-                f"{path} was made with other weights (a model {about}) than the given ones (a "
-                f"model {_describe(model)}); give the weights it was made with, or index the "
-                "photos again."
-            )
+            raise other_weights(path, about, model)
         try:
             return cls(model, embeddings, names)
         except InputError as error:
             raise InputError(f"{path} is damaged; index the photos again.") from error
 
+    def _copy(self) -> PhotoIndex:
+        return PhotoIndex(self.model, self.embeddings, self.names, self.skipped)
 
-def find_photos(folder: str | os.PathLike[str]) -> list[str]:
-    """The image files below a folder, as sorted paths relative to it with forward slashes.
+    def _use(
+        self, engine: str, settings: dict[str, int], engine_of: Callable[[int], Engine]
+    ) -> PhotoIndex:
+        self.engine, self.settings, self._engine_of = engine, settings, engine_of
+        self._engines: dict[int, Engine] = {}
+        return self
 
-    Files are known by their ending (`SUFFIXES`); hidden files and folders are passed over.
-
-    Raises:
-        InputError: there is no such folder, or no image file in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder of photos; check the path.")
-    found = []
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            (Path(place) / name).relative_to(root).as_posix()
-            for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    if not found:
-        raise InputError(
-            f"{root}: there is no photo in this folder or below; files ending in "
-            f"{', '.join(SUFFIXES[:5])} and the like are looked for."
-        )
-    return sorted(found)
+    def _in_memory(self, engine: str, settings: dict[str, int], attribute: int) -> Engine:
+        vectors = self.vectors
+        n_photos, _, width = vectors.shape
+        return make_engine(engine, lambda: vectors.blocks(attribute), n_photos, width, settings)
 
 
-def fingerprint(model: RetrievalModel) -> str:
-    """A hash of everything that decides a model's embeddings: weights, config, preprocessing.
+class _TensorVectors:
+    """Embeddings in memory, as engines take them: in one block."""
 
-    Two models with the same fingerprint embed alike, whatever file they came from.
-    """
-    described = [model.name, dataclasses.asdict(model.config)]
-    described.append(dataclasses.asdict(model.preprocessing))
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
+    def __init__(self, embeddings: Tensor, index: PhotoIndex) -> None:
+        self.embeddings, self.index = embeddings, index
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        n_photos, n_attributes, width = self.embeddings.shape
+        return n_photos, n_attributes, width
 
-def _describe(model: RetrievalModel) -> str:
-    """A model in a few words that name no file."""
-    schema = "" if model.schema is None else f" of {model.schema.name}"
-    size = model.preprocessing.size
-    return (
-        f"{model.name} on {model.config.backbone} at {size} pixels, {model.n_attributes} "
-        f"attributes{schema}, fingerprint {fingerprint(model)[:8]}"
-    )
+    @property
+    def identity(self) -> str:
+        about = [fingerprint(self.index.model), *self.index.names]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
-
-def _store(images: str | os.PathLike[str] | ImageStore) -> ImageStore:
-    store = (
-        FolderImages(images, find_photos(images))
-        if isinstance(images, (str, os.PathLike))
-        else images
-    )
-    if not len(store):
-        raise InputError("There is no photo to index; give a folder or a store that holds some.")
-    return store
-
-
-def _load(store: ImageStore, rows: np.ndarray, size: int) -> tuple[list[int], Any, list[str]]:
-    """Numbers and pixels of the photos that can be read, None for none; why the others cannot."""
-    try:
-        return rows.tolist(), store.load(rows, size), []
-    except InputError:
-        pass  # find out which, one by one
-    readable, parts, problems = [], [], []
-    for row in rows.tolist():
-        try:
-            parts.append(store.load([row], size))
-            readable.append(row)
-        except InputError as error:
-            problems.append(str(error))
-    return readable, torch.cat(parts) if parts else None, problems
-
-
-def _unreadable(problems: Sequence[str], total: int) -> InputError:
-    shown = " | ".join(problem.rstrip(".") for problem in problems[:5])
-    first = f", the first 5 of {len(problems)}" if len(problems) > 5 else ""
-    remedy = "repair them" if len(problems) == total else "repair them, or pass skip_bad=True"
-    return InputError(
-        f"{len(problems)} of {total} photos cannot be read ({shown}{first}); {remedy}."
-    )
+    def blocks(self, attribute: int) -> Iterator[tuple[str, Tensor]]:
+        yield "", self.embeddings[:, attribute]
 
 
 def _as_batch(photo: Photo, size: int) -> Tensor:
@@ -344,14 +360,3 @@ def _as_batch(photo: Photo, size: int) -> Tensor:
             f"{tuple(getattr(photo, 'shape', ()))}."
         )
     return PackedImages(array[None], ["photo"]).load([0], size)
-
-
-@contextmanager
-def _evaluating(model: RetrievalModel) -> Iterator[None]:
-    """The model in evaluation mode for the time."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

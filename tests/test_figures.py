@@ -23,6 +23,22 @@ SEEDS = {
 PAPERS = {"CSN": 53.52, "AG-MAN": 62.88, "RPF": 70.11}
 
 
+SIZES = np.logspace(1, 4, 7)
+LINE = list(zip(SIZES, 0.01 + 1e-5 * SIZES**2, 1e-6 * SIZES**2, strict=True))
+HIGHER = [(n, 100 * seconds, 80 * seconds) for n, seconds, _ in LINE[:4]]
+PANELS = {
+    "evaluation": {"measured": LINE},
+    "search": {"measured": LINE},
+    "embedding": {"lab network": LINE, "ResNet-50": HIGHER},
+}
+ENGINES = {
+    "exact, this package": [(9.0, 1.0, "")],
+    "FAISS, exact (flat)": [(7.0, 1.0, "")],
+    "cells (ivf)": [(0.05 * n, 1 - 0.6 / n, f"n_probe={n}") for n in (1, 8, 64)],
+    "graph (hnsw)": [(0.01 * n, 1 - 7 / n, f"ef_search={n}") for n in (16, 64, 256)],
+}
+
+
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context():
@@ -54,6 +70,15 @@ def every_figure():
         "differences": figures.differences(rows, xlabel="MAP minus that of AG-MAN (points)"),
         "quality_over_time": figures.quality_over_time(curves, ylabel="validation MAP (%)"),
         "shares": figures.shares({"mass inside (%)": kinds, "maximum inside (%)": kinds}),
+        "growth": figures.growth(PANELS, xlabel="photos"),
+        "recall_time": figures.recall_time(ENGINES),
+        "map_bars": figures.map_bars(dict.fromkeys(SEEDS, kinds["x"]), kinds["y"]),
+        "lines": figures.lines([1, 2, 3], dict.fromkeys(SEEDS, (0, 1, 2)), xlabel="x", ylabel="y"),
+        "ranking_profile": figures.ranking_profile([i % 3 == 0 for i in range(10)], 0.5),
+        "tie_band": figures.tie_band([2, 16, 256], [0.9] * 3, [0.2] * 3, [0.5] * 3, 0.1),
+        "level_gap": figures.level_gap(
+            [1, 2, 3], dict.fromkeys(SEEDS, (0, 0.2, 0.4)), ["CSN"], {"colour histogram": 0.3}
+        ),
     }
 
 
@@ -82,7 +107,11 @@ def numbers(ax):
     return {int(text.get_position()[1]): text.get_text() for text in ax.texts}
 
 
-@pytest.mark.parametrize("kind", ["intervals", "differences", "quality_over_time", "shares"])
+KINDS = ["intervals", "differences", "quality_over_time", "shares", "growth", "recall_time"]
+KINDS += ["map_bars", "lines", "ranking_profile", "tie_band", "level_gap"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_phone_can_show_it(kind):
     figure = every_figure()[kind]
     assert figure.get_size_inches()[0] == 4.5
@@ -110,7 +139,7 @@ def test_a_phone_can_show_it(kind):
             ]
 
 
-@pytest.mark.parametrize("kind", ["intervals", "differences", "quality_over_time", "shares"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_is_shown_once_on_white_in_safe_colours(kind):
     figure = every_figure()[kind]
     assert plt.get_fignums() == []
@@ -120,8 +149,9 @@ def test_it_is_shown_once_on_white_in_safe_colours(kind):
         for line in lines(ax):
             red, green, blue = (to_hex(line.get_color())[i : i + 2] for i in (1, 3, 5))
             assert to_hex(line.get_color()) in safe or red == green == blue, line
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(labels) == len(set(labels)) > 1
+    if kind != "growth":  # its lines are named where they are
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert len(labels) == len(set(labels)) > 1
 
 
 def test_intervals_are_t_intervals_in_the_order_given():
@@ -241,6 +271,45 @@ def test_shares_are_percent_with_the_first_kind_filled():
     assert uniform.get_markerfacecolor() == "white"
     assert model.get_markerfacecolor() == model.get_color()
     assert model.get_marker() != uniform.get_marker()
+
+
+def test_growth_has_a_dashed_limit_below_each_measured_line():
+    figure = every_figure()["growth"]
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in shown] == list(PANELS)
+    for ax, curves in zip(shown, PANELS.values(), strict=True):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        assert len(ax.lines) == 2 * len(curves)
+        for i, points in enumerate(curves.values()):
+            solid, dashed = ax.lines[2 * i : 2 * i + 2]
+            sizes, seconds, least = zip(*points, strict=True)
+            np.testing.assert_allclose(solid.get_xydata(), np.column_stack([sizes, seconds]))
+            np.testing.assert_allclose(dashed.get_xydata(), np.column_stack([sizes, least]))
+            assert solid.get_color() == dashed.get_color()
+            assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+    names = [sorted(text.get_text() for text in ax.texts) for ax in shown]
+    assert names == [["limit", "measured"], ["limit", "measured"], ["ResNet-50", "lab network"]]
+    colors = {line.get_color() for line in shown[-1].lines}
+    assert len(colors) == len({line.get_marker() for line in shown[-1].lines[::2]}) == 2
+
+
+def test_the_names_of_growing_lines_stand_beside_them():
+    (ax,) = [ax for ax in every_figure()["growth"].axes if ax.get_title(loc="left") == "embedding"]
+    lab, resnet = ax.texts
+    assert lab.xy == (LINE[3][0], LINE[3][2])  # below its limit, on the side of the smaller line
+    assert resnet.xy == HIGHER[-1][:2]
+
+
+def test_recall_is_in_percent_over_logarithmic_time():
+    (ax,) = every_figure()["recall_time"].axes
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    for name, points in ENGINES.items():
+        (line,) = lines(ax, label=name)
+        np.testing.assert_allclose(line.get_xydata(), [(t, 100 * r) for t, r, _ in points])
+    assert len({line.get_marker() for line in ax.lines}) == len(ENGINES)
+    assert len({line.get_color() for line in ax.lines}) == len(ENGINES)
+    settings = [text.get_text() for text in ax.texts]
+    assert settings == ["n_probe=1", "n_probe=64", "ef_search=16", "ef_search=256"]
 
 
 def test_long_names_are_wrapped_between_words():

@@ -330,3 +330,66 @@ def test_a_failed_save_keeps_the_older_file(
         index.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- other engines --------------------------------------------------------------------------------
+
+
+def many(model: RetrievalModel) -> PhotoIndex:
+    """More embeddings than the lab could draw photos for."""
+    random = torch.Generator().manual_seed(4)
+    embeddings = torch.nn.functional.normalize(torch.randn(400, 2, 64, generator=random), dim=2)
+    return PhotoIndex(model, embeddings, [f"{i}.png" for i in range(400)])
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [("exact", {}), ("flat", {}), ("ivf", {"n_probe": 40}), ("hnsw", {"ef_search": 400})],
+)
+def test_any_engine_gives_the_same_hits(
+    engine: str, settings: dict[str, int], model: RetrievalModel
+) -> None:
+    pytest.importorskip("faiss")
+    index = many(model)
+    other = index.with_engine(engine, **settings)
+    assert (other.engine, index.engine) == (engine, "exact"), "the index itself is not changed"
+    assert other.settings.items() >= settings.items()
+    for attribute, key in enumerate(("color", "sleeve_length")):
+        query = index.embeddings[7, attribute]
+        ours, wanted = other.search_embedding(query, key, 5), index.search_embedding(query, key, 5)
+        assert [hit.name for hit in ours] == [hit.name for hit in wanted]
+        assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in wanted], abs=1e-5)
+        assert wanted[0].name == "7.png"
+    photo = pixels(1)[0]
+    assert other.search(photo, 0, 1)[0].name == index.search(photo, 0, 1)[0].name
+    assert len(other.search_embedding(query, 0, 1000)) == 400, "what is not there is no hit"
+
+
+def test_less_effort_finds_less(model: RetrievalModel) -> None:
+    pytest.importorskip("faiss")
+    index = many(model)
+    some = index.with_engine("ivf", n_cells=40, n_probe=1)
+    assert len(some.search_embedding(index.embeddings[7, 0], 0, 1000)) < 100
+
+
+def test_an_engine_is_kept_beside_the_index(model: RetrievalModel, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    built = many(model).build_engine(tmp_path / "ivf", "ivf", n_cells=10, progress=False)
+    many(model).save(tmp_path / "shop.safetensors")
+    index = PhotoIndex.load(tmp_path / "shop.safetensors", model)
+    opened = index.open_engine(tmp_path / "ivf", n_probe=10)
+    query = index.embeddings[9, 1]
+    assert opened.search_embedding(query, 1)[0].name == "9.png"
+    assert built.settings == {"n_cells": 10, "n_probe": 10}
+    others = PhotoIndex(model, index.embeddings, [f"x{i}.png" for i in range(400)])
+    weights = PhotoIndex(new_model(seed=1), index.embeddings, index.names)
+    for wrong in (others, weights):
+        with pytest.raises(InputError, match="other photos or other weights"):
+            wrong.open_engine(tmp_path / "ivf")
+
+
+def test_unknown_engines_are_refused(index: PhotoIndex) -> None:
+    with pytest.raises(InputError, match="choose among exact, flat"):
+        index.with_engine("annoy")
+    with pytest.raises(InputError, match="has no setting n_probe"):
+        index.with_engine("flat", n_probe=3)

@@ -34,6 +34,7 @@ def test_swapping_positive_and_negative_is_seen():
     a, p, n = unit(3, 6, 4)
     assert triplet_loss(a, p, n) != triplet_loss(a, n, p)
     assert triplet_loss(a, a, -a) == 0
+    assert triplet_loss(a, a, a) == pytest.approx(0.2)  # the margin, unless told otherwise
 
 
 def contrastive_by_loops(embeddings, values, temperature):
@@ -61,7 +62,20 @@ def test_contrastive_loss_equals_loops(seed):
     values = torch.randint(-1, 3, (7, 3), generator=torch.Generator().manual_seed(seed))
     embeddings = unit(7, 3, 4, seed=seed)
     got = supervised_contrastive_loss(embeddings, values, 0.2)
-    assert got.item() == pytest.approx(contrastive_by_loops(embeddings, values, 0.2))
+    assert got.item() == pytest.approx(contrastive_by_loops(embeddings, values, 0.2), rel=1e-12)
+
+
+def test_contrastive_loss_of_a_single_pair_at_the_usual_temperature():
+    embeddings, values = unit(4, 1, 3), torch.tensor([[0], [0], [1], [-1]])
+    expected = contrastive_by_loops(embeddings, values, 0.1)
+    assert supervised_contrastive_loss(embeddings, values).item() == pytest.approx(expected)
+
+
+def test_contrastive_loss_stays_on_its_device():
+    """The meta device has shapes only: anything made elsewhere would fail on it."""
+    embeddings = torch.empty(4, 2, 3, device="meta")
+    values = torch.zeros(4, 2, dtype=torch.int64, device="meta")
+    assert supervised_contrastive_loss(embeddings, values).device.type == "meta"
 
 
 def test_contrastive_loss_without_any_positive_is_zero_with_a_gradient_of_zero():
@@ -85,6 +99,17 @@ def test_classification_is_a_sigmoid_per_attribute():
     p = torch.sigmoid(logits)
     expected = -(p[0, 0].log() + (1 - p[0, 1]).log()) / 2
     torch.testing.assert_close(attribute_classification_loss(logits, targets), expected)
+
+
+def test_the_learned_weighting_is_its_formula_and_starts_with_weights_of_one_half():
+    losses = {"ranking": torch.tensor(0.2), "classification": torch.tensor(0.7)}
+    weighting = LearnedWeighting(*losses)
+    assert weighting(losses).item() == pytest.approx(0.1 + 0.35 + 2 * math.log(2))
+    with torch.no_grad():
+        weighting.scale["ranking"].fill_(2)
+        weighting.scale["classification"].fill_(-3)
+    expected = 0.2 / (2 * 4.05) + math.log(5.05) + 0.7 / (2 * 9.05) + math.log(10.05)
+    assert weighting(losses).item() == pytest.approx(expected)
 
 
 def descend(weighting, losses, steps=3000):

@@ -149,7 +149,7 @@ def test_average_precision_takes_arrays_and_half_precision():
 @pytest.mark.parametrize(
     ("scores", "relevant", "message"),
     [
-        ([1.0, 2.0], [False, False], "no item is relevant"),
+        ([1.0, 2.0], [False, False], "^no item is relevant, .*; leave it out$"),
         ([], [], "no item is relevant"),
         ([1.0, math.nan, math.inf], [True] * 3, r"scores hold NaN .* 2 of 3 places \(first at 1\)"),
         ([1.0, -math.inf], [True, True], r"scores hold NaN .* 1 of 2 places \(first at 1\)"),
@@ -158,7 +158,7 @@ def test_average_precision_takes_arrays_and_half_precision():
         (["a"], [True], "scores must be a tensor or an array of numbers"),
         ([1.0, 2.0], [True], r"one entry for each of the 2 scores, not shape \(1,\)"),
         ([1.0, 2.0], [[True, True]], r"not shape \(1, 2\)"),
-        ([1.0, 2.0], [0, 2], "booleans, or zeros and ones"),
+        ([1.0, 2.0], [0, 2], "^relevant must be booleans, or .*; pass values == query_value$"),
         ([1.0, 2.0], [0.5, 1.0], "booleans, or zeros and ones"),
         ([1.0, 2.0], [math.nan, 1.0], "booleans, or zeros and ones"),
         ([1.0, 2.0], None, "relevant must be"),
@@ -534,7 +534,10 @@ def test_means_of_nothing_are_refused():
     for ap in (torch.tensor([]), torch.tensor([math.nan])):
         attributes = torch.zeros(len(ap), dtype=torch.int64)
         assert attribute_means(ap, attributes) == {}
-        with pytest.raises(InputError, match="no query has a relevant item"):
+        message = (
+            "^no query has a relevant item .* that queries and gallery use the same value ids$"
+        )
+        with pytest.raises(InputError, match=message):
             micro_mean(ap)
         with pytest.raises(InputError, match="no query has a relevant item"):
             macro_mean(ap, attributes)
@@ -544,6 +547,8 @@ def test_means_of_nothing_are_refused():
         micro_mean([[0.5]])
     with pytest.raises(InputError, match="must be a vector of numbers"):
         micro_mean([0.5j])
+    with pytest.raises(InputError, match=r"^average precisions must be a tensor or an array"):
+        micro_mean("photo")
 
 
 # --- intervals ------------------------------------------------------------------------------
@@ -592,6 +597,7 @@ seeds = st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size
 def test_paired_difference_is_the_interval_of_the_differences(pairs, effect):
     a, b = np.array(pairs).T
     assert paired_difference(a, b) == t_interval(a - b)
+    assert paired_difference(a, b, 0.5) == t_interval(a - b, 0.5)
     mean, low, high = paired_difference(b, a)
     assert (-mean, -high, -low) == pytest.approx(paired_difference(a, b), abs=1e-12)
     shifted = paired_difference(a + effect, a)  # what all pairs share falls out
@@ -795,6 +801,7 @@ def test_the_central_map_is_a_gaussian():
         assert torch.equal(even, even.flip(0))
         assert torch.equal(even, even.flip(1))
     assert (central_map((12, 12)) == central_map((12, 12)).max()).sum() == 4
+    assert torch.equal(central_map((3, 5)), central_map((3, 5), 0.25))
 
 
 @settings(max_examples=60)
@@ -824,6 +831,10 @@ def test_the_average_place_is_the_mean_of_what_regions_cover(look, height, width
     ("maps", "regions", "size", "message"),
     [
         (np.ones((2, 3)), [HIDDEN] * 2, 9, r"maps must be numbers of shape .* \(2, 3\)"),
+        ("photo", [HIDDEN], 9, "^maps must be a tensor or an array of numbers"),
+        (np.ones((1, 2, 2)), "photo", 9, "^regions must be a tensor or an array of numbers"),
+        (np.ones((1, 2, 2)) * 1j, [HIDDEN], 9, "maps must be numbers .* not torch.complex128"),
+        (np.ones((1, 2, 2)), np.array([HIDDEN]) * 1j, 9, "numbers .* not torch.complex128"),
         (np.ones((1, 0, 2)), [HIDDEN], 9, "maps must be numbers of shape"),
         (np.zeros((1, 2, 2)), [HIDDEN], 9, "1 of 1 maps hold .* zeros only, first row 0"),
         (-np.eye(2)[None], [HIDDEN], 9, "hold a negative number"),
@@ -836,22 +847,32 @@ def test_the_average_place_is_the_mean_of_what_regions_cover(look, height, width
         (np.ones((1, 2, 2)), [(9, 0, 12, 5)], 9, "no area in an image of 9 pixels"),
         (np.ones((1, 2, 2)), [(-1, -1, -1, 5)], 9, "no area"),
         (np.ones((1, 2, 2)), [(0, 0, math.nan, 5)], 9, "no area"),
+        (np.ones((1, 2, 2)), [(-5, 0, -2, 5)], 9, "no area"),
+        (np.ones((1, 2, 2)), [(0, -5, 5, -2)], 9, "no area"),
+        (np.ones((1, 2, 2)), [(0, 3, 5, 3)], 9, "no area"),
+        (np.ones((1, 2, 2)), (0, 0, 5, 5), 9, r"regions must be numbers .* of shape \(4,\)"),
+        (np.eye(3)[:, None] * (3, 0, 0), [HIDDEN] * 3, 9, "2 of 3 maps hold .* first row 1"),
+        (np.ones((2, 1, 1)) * [[[1]], [[-1]]], [HIDDEN] * 2, 9, "1 of 2 maps hold .* first row 1"),
         (np.ones((1, 2, 2)), [(0, 0, 5, 5)], 0, "size must be the positive side"),
+        (np.ones((1, 2, 2)), [(0, 0, 5, 5)], math.inf, "size must be the positive side"),
     ],
 )
 def test_bad_maps_and_regions_are_refused(maps, regions, size, message):
     for measure in (attention_mass, pointing_hit):
         with pytest.raises(InputError, match=message):
-            measure(maps, np.array(regions), size)
+            measure(maps, regions if isinstance(regions, str) else np.array(regions), size)
 
 
 def test_bad_baselines_are_refused():
     for spread in (0, -1, math.inf, math.nan):
         with pytest.raises(InputError, match="spread must be a positive number"):
             central_map((3, 3), spread)
-    with pytest.raises(InputError, match="height must be a whole number"):
-        central_map((0, 3))
-    with pytest.raises(InputError, match="there is no region to average"):
+    with pytest.raises(
+        InputError, match=r"^there is no region to average; give rows .* attribute$"
+    ):
         average_place(np.array([HIDDEN]), (3, 3), 9)
-    with pytest.raises(InputError, match="width must be a whole number"):
-        average_place(np.array([[0, 0, 1, 1]]), (3, 0), 9)
+    for side, shape in (("height", (0, 3)), ("width", (3, 0))):
+        with pytest.raises(InputError, match=f"^{side} must be a whole number"):
+            central_map(shape)
+        with pytest.raises(InputError, match=f"^{side} must be a whole number"):
+            average_place(np.array([[0, 0, 1, 1]]), shape, 9)

@@ -161,6 +161,7 @@ def test_saved_models_come_back_whole(name, tmp_path):
 
 def wrong_calls():
     yield "no attribute", lambda: agman.create_model("agman", n_attributes=0), "at least 1"
+    yield "width", lambda: make("csn", dim=0), r"width of a head \(dim\) must be at least 1"
     yield "model", lambda: agman.create_model("agmann"), "no model 'agmann'"
     yield "backbone", lambda: make("csn", backbone="vgg"), "no backbone 'vgg'"
     yield "option", lambda: make("csn", levels=(2, 3)), "no option 'levels'"

@@ -24,3 +24,15 @@ def test_without_a_checkout_there_is_no_commit(monkeypatch):
 
     monkeypatch.setattr(provenance, "_git", fail)
     assert provenance.commit() is None
+
+
+def test_a_package_that_is_not_installed_is_not_named(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    assert set(provenance.provenance()["versions"]) == {"agman", "torch"}
+
+
+def test_the_processor_is_named_where_linux_does_not_tell(monkeypatch):
+    monkeypatch.setattr(provenance.Path, "exists", lambda _: False)
+    monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "arm64")
+    assert provenance.provenance()["machine"]["processor"] == "arm64"

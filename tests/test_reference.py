@@ -125,6 +125,84 @@ def test_a_checkpoint_that_could_run_code_is_not_opened(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+# What the modules of the authors' networks are called where ours have other names.
+THEIRS = {
+    "agman": {
+        "codes": "attr_embedding", "spatial.transform": "attr_transform1", "reduce": "conv1",
+        "spatial.norm": "img_bn1", "gate.conv": "sa.conv1", "channel.transform": "attr_transform2",
+        "channel.squeeze": "fc1", "channel.excite": "fc2", "mask": "masks", "scale": "w1",
+        "redundant.w": "w", "redundant.w2": "w2", "join.project.0": "backbonenet.conv1_1",
+        "classifier.0": "backbonenet.layer4", "classifier.3": "backbonenet.fc_embed",
+    },
+    "asenet": {
+        "spatial.transform": "mask_fc1", "channel.transform": "mask_fc2",
+        "channel.squeeze": "fc1", "channel.excite": "fc2", "spatial.project": "conv1",
+        "spatial.score": "conv2", "project": "feature_fc",
+    },
+    "asenet_v2": {
+        "codes": "attr_embedding", "spatial.transform": "attr_transform1",
+        "spatial.project": "conv1", "spatial.norm": "img_bn1",
+        "channel.transform": "attr_transform2", "channel.squeeze": "fc1", "channel.excite": "fc2",
+    },
+    "csn": {"mask": "masks", "project": "embed_fc"},
+}  # fmt: skip
+
+
+def in_their_names(model):
+    """The weights of one of our models as the authors' training script would have saved them."""
+    net = "embeddingnet" if model.name == "csn" else "backbonenet"
+    places = {"backbone.stem.0": f"{net}.conv1", "backbone.stem.1": f"{net}.bn1"}
+    places |= {f"backbone.levels.{i}": f"{net}.layer{i + 1}" for i in range(3)}
+    places |= THEIRS[model.name]
+    state = {}
+    for key, value in model.state_dict().items():
+        ours = next(place for place in places if key == place or key.startswith(f"{place}."))
+        state[f"module.embeddingnet.{places[ours]}{key.removeprefix(ours)}"] = value
+    if model.name != "agman":  # ImageNet's classifier, which stayed in the backbone
+        state[f"module.embeddingnet.{net}.fc.weight"] = torch.zeros(1000, 2048)
+        state[f"module.embeddingnet.{net}.fc.bias"] = torch.zeros(1000)
+    return state
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", THEIRS)
+def test_weights_in_the_authors_names_give_the_same_answers(name, tmp_path):
+    """Of any number of attributes and width, told from the file alone."""
+    torch.manual_seed(0)
+    ours = agman.create_model(name, n_attributes=3, dim=24, released=True).eval()
+    for parameter in ours.parameters():
+        parameter.mul_(1 + 0.1 * torch.rand_like(parameter))  # no two alike
+    file = tmp_path / "model_best.pth.tar"
+    torch.save({"epoch": 3, "state_dict": in_their_names(ours), "best": np.float64(0.6)}, file)
+    theirs = agman.load_reference(file)
+    assert (theirs.name, theirs.n_attributes, theirs.training) == (name, 3, False)
+    picture, asked = torch.rand(2, 3, 64, 64), torch.tensor([0, 2])
+    for one, other in zip(ours(picture, asked), theirs(picture, asked)):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_their_names_are_those_of_the_authors_files(shapes):
+    for network, name in NAMES.items():
+        with torch.device("meta"):
+            model = agman.create_model(name, n_attributes=8, released=True)
+        keys = {key.removeprefix("module.") for key in in_their_names(model)}
+        assert keys == set(shapes[network])
+
+
+@pytest.mark.parametrize("key", ["fc2.bias", "surprise.weight"])
+def test_a_key_without_a_place_names_the_file(key, tmp_path):
+    model = agman.create_model("asenet", n_attributes=2, dim=8, released=True)
+    state = in_their_names(model)
+    full = f"module.embeddingnet.{key}"
+    state = {k: v for k, v in state.items() if k != full} | (
+        {} if full in state else {full: torch.zeros(2)}
+    )
+    torch.save(state, tmp_path / "other.pth")
+    said = "1 keys missing, 0 unexpected" if key == "fc2.bias" else "0 keys missing, 1 unexpected"
+    with pytest.raises(InputError, match=rf"other\.pth.*{said}"):
+        agman.load_reference(tmp_path / "other.pth")
+
+
 def test_foreign_tensors_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="not a checkpoint of AG-MAN"):
         agman.load_reference({"fc.weight": torch.zeros(2, 2)})

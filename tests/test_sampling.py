@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agman.attributes import AttributeSchema, AttributeTable
 from agman.datasets import PackedImages
 from agman.errors import InputError
-from agman.sampling import FixedTriplets, ImageSampler, Triplets, TripletSampler, share
+from agman.sampling import FixedTriplets, ImageSampler, Triplets, TripletSampler, generator, share
 from tests import tiny
 
 SCHEMA = AttributeSchema(("a", "b"), (("0", "1", "2"), ("0", "1")))
@@ -47,7 +47,7 @@ def possible(rows):
 def test_every_triplet_is_right_and_drawing_always_ends(rows):
     right = set(possible(rows))
     if not right:
-        with pytest.raises(InputError, match="no triplet can be drawn"):
+        with pytest.raises(InputError, match=r"no triplet .* two images, and an .* value\.$"):
             TripletSampler(table_of(rows), 10)
         return
     drawn = TripletSampler(table_of(rows), 200).epoch(0)
@@ -79,6 +79,14 @@ def test_an_image_with_both_values_is_never_the_negative_however_rare_the_others
     assert 7 not in drawn.anchors
 
 
+@pytest.mark.parametrize("crowded", [0, 1])
+def test_an_image_without_the_attribute_is_never_the_negative_however_rare_the_others_are(crowded):
+    rows = {(i, crowded, v) for i in range(6) for v in (0, 1)} | {(6, crowded, 1)}
+    rows |= {(7, 1 - crowded, 1), (0, 1 - crowded, 1), (1, 1 - crowded, 0)}
+    drawn = TripletSampler(table_of(rows), 1000).epoch(0)
+    assert set(drawn.negatives[drawn.attributes == crowded]) == {6}
+
+
 def test_an_epoch_is_a_function_of_seed_and_number():
     sampler = TripletSampler(tiny.table(), 50, seed=1)
     first, again = sampler.epoch(4), TripletSampler(tiny.table(), 50, seed=1).epoch(4)
@@ -89,11 +97,22 @@ def test_an_epoch_is_a_function_of_seed_and_number():
     )
 
 
+def test_the_usual_seed_and_purpose_are_zero():
+    table = tiny.table()
+    usual, zero = TripletSampler(table, 50).epoch(1), TripletSampler(table, 50, seed=0).epoch(1)
+    assert np.array_equal(usual.anchors, zero.anchors)
+    images, zeroth = ImageSampler(table).epoch(1)[0], ImageSampler(table, seed=0).epoch(1)[0]
+    assert np.array_equal(images, zeroth)
+    assert generator(3, 4).random() == generator(3, 4, 0).random() != generator(3, 4, 1).random()
+
+
 def test_processes_share_a_batch_without_overlap():
-    parts = [share(12, rank, 3) for rank in range(3)]
-    assert [i for part in parts for i in range(12)[part]] == list(range(12))
-    with pytest.raises(InputError, match="cannot be shared by 5 processes"):
-        share(12, 0, 5)
+    for size, processes in itertools.product((5, 12, 13), (1, 3, 5)):
+        parts = [range(size)[share(size, rank, processes)] for rank in range(processes)]
+        assert [i for part in parts for i in part] == list(range(size))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(InputError, match="by 5 processes; choose a larger batch, or fewer"):
+        share(4, 0, 5)
 
 
 def test_fixed_triplets_come_whole_in_a_new_order():

@@ -3,6 +3,7 @@ import os
 import pytest
 import torch
 
+from agman import storage
 from agman.errors import InputError
 from agman.storage import read_json, read_tensors, replacing, write_json, write_tensors, write_text
 
@@ -71,3 +72,22 @@ def test_json_errors_name_the_file(tmp_path, content, message):
         file.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_json(file)
+
+
+@pytest.mark.parametrize("locks", ["none", "refused"])
+def test_where_files_cannot_be_locked_work_goes_on(tmp_path, monkeypatch, locks):
+    """On Windows, and on network drives without locks."""
+
+    class Refusing:
+        LOCK_EX = LOCK_NB = 0
+
+        def flock(*_):
+            raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(storage, "fcntl", None if locks == "none" else Refusing)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".a.json.1.part").write_text("half")
+    with storage.alone_in(tmp_path / "run"):
+        assert os.listdir(tmp_path / "run") == []
+        write_json(tmp_path / "run" / "a.json", {})
+    assert read_json(tmp_path / "run" / "a.json") == {}

@@ -201,41 +201,6 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path):
     assert rows == history
 
 
-TWO_PROCESSES = """
-import sys, torch
-torch.set_num_threads(1)
-from tests import tiny
-from tests.test_training import model, weights
-from agman.training import TrainConfig, train
-config = TrainConfig(epochs=2, triplets_per_epoch=48, batch_size=int(sys.argv[2]),
-                     learning_rate=1e-3, freeze_backbone=True)
-trained = model("csn")
-train(trained, tiny.data(), config, progress=False)
-import os
-torch.save(weights(trained), sys.argv[1] + os.environ.get("RANK", ""))
-"""
-
-
-def test_two_processes_equal_one(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    env = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-
-    def run(launcher, batch, out):
-        command = [sys.executable, *launcher, str(script), str(tmp_path / out), str(batch)]
-        subprocess.run(command, check=True, timeout=300, env=env)
-
-    run([], 16, "one")
-    run([], 8, "control")
-    run(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"], 16, "two")
-    one, control, rank0, rank1 = (
-        torch.load(tmp_path / name) for name in ("one", "control", "two0", "two1")
-    )
-    assert torch.equal(rank0, rank1)
-    torch.testing.assert_close(rank0, one, atol=1e-6, rtol=1e-4)
-    assert (control - one).abs().max() > 1e-4
-
-
 def listed(n_train=96, n_valid=40):
     """Triplets of the tiny squares: class is their colour, gender their place."""
     rows, random = tiny.table(48), np.random.default_rng(0)

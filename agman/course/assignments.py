@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agman.course.exercises import Exercise, Recorded, numbers, report
 from agman.course.plain import from_plain, to_plain
 
@@ -109,7 +107,3 @@ def _all_recorded() -> dict[str, Recorded]:
     for path in sorted(FOLDER.glob("*.json")):
         found.update(read_recorded(path))
     return found
-
-
-def _answers(plain: list[Any]) -> list[np.ndarray]:
-    return [numbers(from_plain(answer)) for answer in plain]

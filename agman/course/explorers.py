@@ -603,4 +603,4 @@ def _inert(text: str) -> str:
     """JSON that can neither end the script it stands in nor start a comment there."""
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may be half letters

@@ -30,6 +30,7 @@ MAX_MEMBERS = 1_000_000
 
 _BLOCK = 1 << 20
 _TAIL = 1 << 16
+_LONGEST = 255  # bytes in the name of a file, on any usual disk
 _TEXT_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -114,7 +115,7 @@ def list_files(
 @contextmanager
 def _opened(archive: Path, max_bytes: int, max_members: int) -> Iterator[list[_Member]]:
     """The checked members; they can be opened as long as the block lasts."""
-    if not archive.is_file():
+    if not os.path.isfile(archive):
         raise InputError(f"{archive}: there is no such archive; check the path.")
     with _reading(archive):
         with archive.open("rb") as file:
@@ -167,7 +168,13 @@ class _Header(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         if header.type in _TEXT_HEADERS and header.size > _TAIL:
             raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:  # has a list of any length behind it
+            raise tarfile.ReadError("a file with holes")
         return header
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """The newer form of the same."""
+        raise tarfile.ReadError("a file with holes")
 
 
 def _open_tar(archive: Path) -> tarfile.TarFile:
@@ -216,7 +223,10 @@ def _checked_name(archive: Path, name: str) -> str:
     path = name.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     outside = path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", path)
-    if outside or any(ord(letter) < 32 for letter in path):
+    unusable = any(ord(letter) < 32 for letter in path) or any(
+        len(os.fsencode(part)) > _LONGEST for part in parts
+    )
+    if outside or unusable:
         raise InputError(
             f"{archive}, member {name!r}: its path leaves the folder or cannot be a file name; do "
             "not use this archive."
@@ -254,7 +264,7 @@ def _bounded(
 
 
 def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    return os.path.isfile(path) and path.stat().st_size == size
 
 
 def _copy(archive: Path, member: _Member, target: Path, left: int) -> int:

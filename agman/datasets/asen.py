@@ -38,7 +38,7 @@ from agman.attributes import (
 )
 from agman.datasets.images import ChosenImages, FolderImages, ImageStore, PackedImages
 from agman.errors import InputError
-from agman.storage import write_json, write_text
+from agman.storage import read_bytes, write_json, write_text
 
 _VALUE_NAMES = "ATTRIBUTES_VALUES"  # our addition to meta.json
 _MOST_VALUES = 100_000
@@ -87,7 +87,7 @@ def _locate(
     root: Path, dataset: str | None, schema: AttributeSchema | None
 ) -> tuple[Path, AttributeSchema]:
     """The data set's folder and its schema."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"{root}: there is no such folder; name the one that holds meta.json.")
     own = any((root / f"filenames_{split}.txt").is_file() for split in ("train", "valid", "test"))
     if own:
@@ -106,7 +106,7 @@ def _locate(
         alone = len(described) == 1 and meta.parent == root
         wanted = dataset or (next(iter(described)) if alone else root.resolve().name)
     else:
-        present = [name for name in described if (root / name).is_dir()]
+        present = [name for name in described if os.path.isdir(root / name)]
         if dataset is None and len(present) != 1:
             raise InputError(
                 f"{root}: it holds {len(present)} of the data sets {', '.join(described)}; "
@@ -119,7 +119,7 @@ def _locate(
 
 
 def _read_meta(path: Path) -> dict[str, AttributeSchema]:
-    data = _read(path)
+    data = read_bytes(path)
     try:
         meta = json.loads(data.decode("utf-8-sig"))
         return {str(name): _schema_of(str(name), entry) for name, entry in meta.items()}
@@ -148,13 +148,6 @@ def _schema_of(name: str, entry: dict[str, Any]) -> AttributeSchema:
     if known and (known.names, known.n_values) == (tuple(numbers), tuple(numbers.values())):
         return known
     return numbered_schema(name, numbers)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
 
 
 def _read_images(
@@ -209,7 +202,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: the file cannot be read, is not UTF-8, or has an empty line in the middle.
     """
-    data = _read(path)
+    data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -272,7 +265,7 @@ def read_integers(path: Path, pairs: bool = False) -> tuple[np.ndarray, np.ndarr
     Raises:
         InputError: the file cannot be read, or a line has another form.
     """
-    data = _read(path).removeprefix(b"\xef\xbb\xbf")
+    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     records = [record.split() for record in data.split(b"\n")]
     count = np.fromiter(map(len, records), dtype=np.int64, count=len(records))
     right = (count % 2 == 1) & (count > 1) if pairs else count == 3
@@ -403,7 +396,7 @@ def _merged_meta(path: Path, name: str, schema: AttributeSchema) -> dict[str, An
     meta: dict[str, Any] = {}
     if path.exists():
         _read_meta(path)
-        meta = json.loads(_read(path).decode("utf-8-sig"))
+        meta = json.loads(read_bytes(path).decode("utf-8-sig"))
     meta[name] = {
         "ATTRIBUTES": list(schema.names),
         "ATTRIBUTES_NUM": dict(zip(schema.names, schema.n_values, strict=True)),

@@ -15,6 +15,7 @@ import numpy as np
 from agman.attributes import AttributeSchema, AttributeTable
 from agman.datasets.images import FolderImages, ImageStore
 from agman.errors import InputError
+from agman.storage import read_bytes
 
 _FEW = 20  # a column with fewer filled cells is never taken for a serial number
 
@@ -101,18 +102,17 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _read_text(path: Path) -> str:
+    data = read_bytes(path)
     try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the path.") from error
-    try:
-        return data.decode("utf-8-sig")
+        text, wrong = data.decode("utf-8-sig"), data.find(b"\0")  # as in UTF-16 without a mark
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        wrong = error.start
+    if wrong >= 0:
+        line = data.count(b"\n", 0, wrong) + 1
         raise InputError(
             f"{path}, line {line}: not in UTF-8; save the file as 'CSV UTF-8' and try again."
-        ) from error
+        )
+    return text
 
 
 def _file_column(path: Path, header: list[str], wanted: str | None) -> int:

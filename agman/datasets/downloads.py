@@ -211,6 +211,9 @@ def _noted(job: _Download) -> _Version | None:
         version = _Version(**read_json(job.note))
     except (InputError, TypeError):
         return None
+    texts = (version.etag, version.modified)
+    if not all(isinstance(text, str | None) for text in texts):
+        return None
     recognisable = version.etag or version.modified
     return version if version.url == job.url and recognisable and job.part.exists() else None
 

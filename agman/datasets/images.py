@@ -12,11 +12,13 @@ import json
 import math
 import os
 import struct
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _PIXELS = "images.npy"
 _NAMES = "names.json"
 _CHUNK = 256  # images decoded between two steps of the progress bar
+
+Result = TypeVar("Result")
 
 
 class ImageStore(Protocol):
@@ -114,7 +118,7 @@ class PackedImages:
             InputError: the file is missing, cut short, or of another kind.
         """
         path = Path(path)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: there is no such file of packed images; pack them first.")
         try:
             array, names = _map_packed(path)
@@ -165,10 +169,11 @@ class FolderImages:
         """
         chosen = _checked(indices, len(self), size)
         images = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
+        room = _Room()
 
         def decode(row: int) -> str | None:
             try:
-                images[row] = load_image(self.path(int(chosen[row])), size)
+                images[row] = _load_image(self.path(int(chosen[row])), size, room)
             except InputError as error:
                 return str(error)
             return None
@@ -280,14 +285,47 @@ def _blocks(store: ImageStore, size: int, progress: bool) -> Iterator[np.ndarray
         raise _bad_images(problems, len(store))
 
 
+class _Room:
+    """At most `MAX_PIXELS` pixels decoded at once, however many threads decode.
+
+    A file of ten kilobytes can hold an image of a gigabyte.
+    """
+
+    def __init__(self) -> None:
+        self.free = MAX_PIXELS
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for so many, and keep it as long as the block lasts."""
+        with self.changed:
+            self.changed.wait_for(lambda: pixels <= self.free)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
 def load_image(path: str | os.PathLike[str], size: int) -> torch.Tensor:
     """One image file as a uint8 tensor (3, size, size).
 
     Raises:
         InputError: see `read_image`.
     """
-    pixels = torch.from_numpy(np.array(read_image(path)))  # (H, W, 3)
-    return _fit(pixels.permute(2, 0, 1)[None], size)[0]
+    return _load_image(Path(path), size, _Room())
+
+
+def _load_image(path: Path, size: int, room: _Room) -> torch.Tensor:
+    """`load_image`, with room that is shared by the threads that decode at the same time."""
+
+    def fitted(image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(to_rgb(image)))  # (H, W, 3)
+        return _fit(pixels.permute(2, 0, 1)[None], size)[0]
+
+    return _decode(path, fitted, room)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -299,13 +337,18 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         InputError: the file is missing, empty, cut short, larger than `MAX_PIXELS`, or no image.
     """
-    path = Path(path)
+    return _decode(Path(path), to_rgb, _Room())
+
+
+def _decode(path: Path, use: Callable[[Image.Image], Result], room: _Room) -> Result:
+    """Decode an image file and use it, while there is room for it."""
     try:
         _refuse_non_file(path)
         with Image.open(path, formats=_formats()) as image:
             _refuse_extreme_size(path, image)
-            image.load()
-            return to_rgb(image)
+            with room.of(image.width * image.height):
+                image.load()
+                return use(image)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -360,7 +403,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        deep = np.clip(np.asarray(image), 0, 65535)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         seen = image.convert("RGBA")

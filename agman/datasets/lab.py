@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from itertools import islice
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -304,23 +303,48 @@ def _write(request: _Request, split: str, n: int, chunks: Iterable[_Chunk], bar:
 
 def _drawings(jobs: list[_Job], workers: int | None, total: int) -> Generator[_Chunk, None, None]:
     """All chunks in order, by several processes if that pays."""
-    processes = workers or os.cpu_count() or 1
+    processes = min(workers or os.cpu_count() or 1, len(jobs))
     done = 0
     if processes > 1 and (total >= _SERIAL_BELOW or workers is not None):
-        try:
-            # Spawned, not forked: forking a process that runs threads (torch, Jupyter) can hang.
-            with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-                for chunk in pool.map(_draw_chunk, jobs):
-                    done += 1
-                    yield chunk
-        except (BrokenProcessPool, OSError):
-            pass  # no processes to be had (a sandbox, an unguarded script): go on alone
+        # No processes to be had (a sandbox, an unguarded script), or one was killed: go on alone.
+        with suppress(EOFError, OSError), ExitStack() as stack:
+            pipes = [stack.enter_context(_drawer(jobs[k::processes])) for k in range(processes)]
+            for i in range(len(jobs)):
+                chunk = pipes[i % processes].recv()
+                done += 1
+                yield chunk
     for job in jobs[done:]:
         yield _draw_chunk(job)
 
 
+@contextmanager
+def _drawer(jobs: Sequence[_Job]) -> Iterator[Connection]:
+    """A pipe out of which come the chunks of these jobs, in order, from a process of its own.
+
+    Of its own, not of a pool: a worker that is killed cannot leave a lock behind, its pipe ends.
+    """
+    # Spawned, not forked: forking a process that runs threads (torch, Jupyter) can hang.
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_draw_all, args=(theirs, jobs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+
+
+def _draw_all(pipe: Connection, jobs: Sequence[_Job]) -> None:
+    """Draw and send; runs in a worker process."""
+    for job in jobs:
+        pipe.send(_draw_chunk(job))
+
+
 def _draw_chunk(job: _Job) -> _Chunk:
-    """Images start to stop of a split with their labels; runs in a worker process."""
+    """Images start to stop of a split with their labels."""
     split, start, stop, size, seed, nuisance = job
     images = np.empty((stop - start, size, size, 3), np.uint8)
     rows: list[tuple[int, ...]] = []

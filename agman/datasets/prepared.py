@@ -11,6 +11,7 @@ it stopped and a finished one changes nothing. A second process at the same data
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -163,7 +164,7 @@ def unpack_rest(
 
 
 def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    return os.path.isfile(path) and path.stat().st_size == size
 
 
 def planned(name: str, n: int, out: Path, side: int | None) -> str:

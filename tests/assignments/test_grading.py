@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from agman.cli import main
 from agman.course.grading import Grade, grade, grade_folder, read_assignment
-from agman.course.student import Failure, Limits, StudentProcess, functions_of
+from agman.course.plain import from_plain, to_plain
+from agman.course.student import (
+    Failure,
+    Limits,
+    StudentProcess,
+    _answer,
+    _guard,
+    functions_of,
+)
 from agman.errors import InputError
 from tests.assignments.submissions import blank, plus, read, source, with_functions, write
 
@@ -238,6 +250,124 @@ def test_values_cross_over_unchanged() -> None:
     for one, other in ((back[6]["a"], given[6]["a"]), (back[7], given[7]), (back[8], given[8])):
         torch.testing.assert_close(one, other, equal_nan=True)
     assert named["k"].tolist() == [0, 1, 2]
+
+
+def test_numbers_of_any_kind_cross_over_and_nothing_else_does() -> None:
+    half = torch.tensor([0.5, -1.0], dtype=torch.float16)
+    for given, kind in (
+        (half, torch.float64),
+        (torch.tensor([3], dtype=torch.int8), torch.int64),
+        (np.float32(0.5), torch.float32),
+    ):
+        back = from_plain(json.loads(json.dumps(to_plain(given))))
+        assert back.dtype == kind
+        assert torch.equal(back, torch.as_tensor(given).to(kind))
+    for other in ({1: "a number as a name"}, {"a": {1, 2}}, object()):
+        with pytest.raises(TypeError):
+            to_plain(other)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {},
+        {"tuple": 3},
+        {"dict": [1]},
+        {"tensor": [1, 2], "kind": "float32", "shape": [3]},
+        {"tensor": [1e999], "kind": "int64", "shape": [1]},
+        {"tensor": [1], "kind": "object", "shape": [1]},
+    ],
+)
+def test_what_did_not_come_from_to_plain_is_no_value(plain: Any) -> None:
+    with pytest.raises(ValueError, match="not values written by to_plain"):
+        from_plain(plain)
+
+
+def test_a_forged_answer_is_a_failure() -> None:
+    code = "import agman.course.student as s\nclass Forged:\n    s.to_plain = lambda v: {'dict': 3}"
+    process = StudentProcess(functions_of([code, "def one():\n    return 1"]))
+    with process, pytest.raises(Failure, match="`one` answered with something that cannot be read"):
+        process.call("one", (), {})
+
+
+# The hook and the answers, in this process: where they run, nothing can be watched from outside.
+
+
+@pytest.mark.parametrize(
+    ("event", "details", "allowed"),
+    [
+        ("open", ("{own}/notes.txt", "w", os.O_WRONLY | os.O_CREAT), True),
+        ("open", ("{own}/../other.txt", "w", os.O_WRONLY | os.O_CREAT), False),
+        ("open", ("{own}/link", "w", os.O_WRONLY), False),
+        ("open", ("/dev/null", "w", os.O_WRONLY), True),
+        ("open", ("{other}/free.txt", "r", os.O_RDONLY), True),
+        ("open", ("{other}/free.txt", "r+", os.O_RDWR), False),
+        ("open", ("{closed}/tests.ipynb", "r", os.O_RDONLY), False),
+        ("open", ("{other}/../closed/tests.ipynb", "r", None), False),
+        ("open", (b"{closed}/tests.ipynb", "rb", os.O_RDONLY), False),
+        ("open", (3, "w", os.O_WRONLY), True),
+        ("os.listdir", ("{closed}",), False),
+        ("os.scandir", ("{other}",), True),
+        ("os.remove", ("{own}/notes.txt", -1), True),
+        ("os.remove", ("{other}/free.txt", -1), False),
+        ("os.rename", ("{own}/notes.txt", "{other}/x", -1, -1), False),
+        ("shutil.rmtree", ("{other}", None), False),
+        ("socket.connect", (None, ("127.0.0.1", 9)), False),
+        ("subprocess.Popen", ("ls", ["ls"], None, None), False),
+        ("os.fork", (), False),
+        ("os.kill", (1, 9), False),
+        ("ctypes.dlopen", ("libc.so.6",), False),
+        ("import", ("json", None, None, None, None), True),
+    ],
+)
+def test_what_a_submission_may_touch(
+    event: str, details: tuple[Any, ...], allowed: bool, tmp_path: Path
+) -> None:
+    own, other, closed = (tmp_path / name for name in ("own", "other", "closed"))
+    for folder in (own, other, closed):
+        folder.mkdir()
+    (own / "link").symlink_to(other / "free.txt")
+    hook = _guard(Limits(closed=(closed,)), own)
+
+    def placed(part: Any) -> Any:
+        if isinstance(part, bytes):
+            return placed(part.decode()).encode()
+        return part.format(own=own, other=other, closed=closed) if isinstance(part, str) else part
+
+    with contextlib.nullcontext() if allowed else pytest.raises(PermissionError, match="allowed"):
+        hook(event, tuple(placed(part) for part in details))
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def _mute() -> None:
+    raise _Mute
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda: 1 / 0, "`f` stopped with ZeroDivisionError: division by zero"),
+        (lambda: absent, "`f` stopped with NameError: .*; a function may use what is imp"),  # type: ignore[name-defined]  # noqa: F821
+        (_mute, "`f` stopped with _Mute$"),
+        (lambda: os._exit, "`f` returns a builtin_function_or_method; it should return numbers"),
+        (lambda: sys.exit("bye"), "`f` stopped with SystemExit: bye"),
+        (None, "there is no function `f`: .*; before it, the notebook stopped with X"),
+    ],
+)
+def test_an_answer_says_what_went_wrong(function: Callable[..., Any], said: str) -> None:
+    request = {"name": "f", "args": to_plain([]), "named": to_plain({})}
+    assert re.match(said, _answer(request, {"f": function}, ["X"])["problem"])
+
+
+def test_an_answer_is_the_value() -> None:
+    request = {"name": "f", "args": to_plain([torch.ones(2)]), "named": to_plain({"k": 3})}
+    answer = _answer(request, {"f": lambda x, k: (k * x, "yes")}, [])
+    value, word = from_plain(json.loads(json.dumps(answer))["value"])
+    assert (value.tolist(), word) == ([3, 3], "yes")
 
 
 # --- a folder -------------------------------------------------------------------------------------

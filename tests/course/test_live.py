@@ -154,6 +154,16 @@ def test_a_model_without_attention_is_refused() -> None:
         live_explorer(csn, tiny.table(4, 96), choices=FEW)
 
 
+def test_where_onnx_is_not_installed_the_network_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, model: RetrievalModel
+) -> None:
+    """As on Colab; the page then says where to find it."""
+    monkeypatch.setattr("agman.course.live.find_spec", lambda name: None)
+    sent = payload(live_explorer(model, tiny.table(4, 96), choices=FEW))
+    assert sent["model"] == ""
+    assert len(sent["drawings"]) == 4
+
+
 # --- in a browser -------------------------------------------------------------------------------
 
 

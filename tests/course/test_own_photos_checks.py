@@ -139,3 +139,27 @@ def test_names_the_mistake(
     assert expected in said
     hints = verdict(name, answer, capsys, hint=2)
     assert [f"Hint {n}" in hints for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_the_table_of_a_hundred_million_photos_computes_what_it_says() -> None:
+    (source,) = [c.source for c in CELLS if c.source.startswith("TABLE = {")]
+    space: dict[str, Any] = {}
+    exec(source, space)
+    costs = {"N": 1e8, "A": 8, "M": 64e9, "W": 604_800, "D": 512, "b": 2, "s": 0.1, "q": 1e-11}
+    costs |= {"r": 1e10, "n": 1e6, "t": 0.3, "d": 256, "c": 8, "g": 130, "e": 6, "m": 1e4}
+    found = {label.strip(): eval(formula, {}, costs) for label, formula in space["TABLE"].items()}
+    numbers = 100_000_000 * 8 * 512
+    assert found["index, GB"] == pytest.approx(2 * numbers / 10**9)
+    assert found["of one attribute, GB"] == pytest.approx(2 * numbers / 8 / 10**9)
+    assert math.ceil(found["machines of M bytes"]) == 13
+    assert found["with cells, GB"] == pytest.approx((4 * numbers + 8 * 800_000_000) / 10**9)
+    assert found["with a graph, GB"] == pytest.approx((4 * numbers + 130 * 800_000_000) / 10**9)
+    assert found["as codes of 64 bytes, GB"] == pytest.approx(72 * 0.8)
+    assert found["embedding, days of a core"] == pytest.approx(1e7 / 86_400)
+    assert found["cores, to be done in W"] == pytest.approx(1e7 / 7 / 86_400)
+    assert found["exact answer, s of a core"] == pytest.approx(0.512)
+    assert found["cores, 100 answers a s"] == pytest.approx(51.2)
+    assert found["read once, s"] == pytest.approx(10.24)
+    assert found["by cells, ms of a core"] == pytest.approx(0.3 * 10 * 2)
+    assert found["MAP of all, core years"] == pytest.approx(6e8 / (365 * 86_400), rel=0.01)
+    assert found["MAP, 1000 queries, hours"] == pytest.approx(512 / 3600)

@@ -135,6 +135,13 @@ def test_half_a_provenance_is_refused_with_the_name_of_the_file(tmp_path, part):
         status.recorded(tmp_path)
 
 
+@pytest.mark.parametrize("wrong", [["date"], {**origin(), "versions": 3}])
+def test_a_provenance_of_another_form_is_refused_with_the_name_of_the_file(tmp_path, wrong):
+    write(tmp_path, "odd.json", [{"provenance": wrong}])
+    with pytest.raises(InputError, match=r"odd\.json: .* is not whole \(.*record the run again"):
+        status.recorded(tmp_path)
+
+
 def test_a_damaged_file_is_refused_with_its_line(tmp_path):
     (tmp_path / "a.json").write_text('{"runs": [\n')
     with pytest.raises(InputError, match=r"a\.json, line 2"):

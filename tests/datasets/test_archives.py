@@ -57,6 +57,20 @@ def test_everything_comes_out(archive, tmp_path):
     assert list_files(archive) == {name: len(content) for name, content in FILES.items()}
 
 
+def test_folders_that_a_tar_names_are_no_files(tmp_path):
+    path = tmp_path / "photos.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("photos", "photos/empty"):
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        info = tarfile.TarInfo("photos/a.txt")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"abc"))
+    unpack(path, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"photos/a.txt": b"abc"}
+
+
 def test_the_name_of_the_archive_does_not_matter(archive, tmp_path):
     other = archive.rename(tmp_path / "download")
     assert unpack(other, tmp_path / "out", progress=False) == 3

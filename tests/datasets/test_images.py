@@ -337,6 +337,19 @@ class TestPackedImages:
         assert store.array.shape == (len(store), *store.array.shape[1:3], 3)
         store.load(range(len(store)), 3)
 
+    @pytest.mark.parametrize("fault", ["compressed", "turned", "names"])
+    def test_a_file_packed_by_something_else(self, tmp_path, fault):
+        """An archive that numpy could read, and that could not be mapped or would be misread."""
+        pixels, names = np.stack([noise(3, 3)] * 2), ["a", "b"]
+        buffer = io.BytesIO()
+        np.save(buffer, np.asfortranarray(pixels) if fault == "turned" else pixels)
+        kind = zipfile.ZIP_DEFLATED if fault == "compressed" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", kind) as archive:
+            archive.writestr("images.npy", buffer.getvalue())
+            archive.writestr("names.json", json.dumps(["a", 2] if fault == "names" else names))
+        with pytest.raises(InputError, match=r"a\.npz.*not a complete file of packed images"):
+            PackedImages.open(tmp_path / "a.npz")
+
     def test_mismatched_names_and_foreign_files(self, tmp_path):
         np.savez(tmp_path / "foreign.npz", images=np.zeros((1, 2, 2, 3), np.uint8))
         PackedImages(noise(2, 2)[None], ["a"]).save(tmp_path / "good.npz")
@@ -426,3 +439,9 @@ class TestChosenImages:
         for wrong in (3, -1):
             with pytest.raises(InputError, match="the store holds images 0 to 2"):
                 chosen.load([wrong], 4)
+
+    def test_a_store_says_what_it_holds(self, folder):
+        packed = PackedImages(np.zeros((3, 4, 5, 3), np.uint8), list("abc"))
+        assert repr(packed) == "PackedImages(3 images, 4 x 5)"
+        assert repr(ChosenImages(packed, [2])) == f"ChosenImages(1 of {packed!r})"
+        assert repr(folder) == f"FolderImages({str(folder.root)!r}, 7 images)"

@@ -62,7 +62,7 @@ def test_without_processes_the_images_are_drawn_alone(tmp_path, monkeypatch):
         raise PermissionError("no processes here")
 
     expected = pixels(small(tmp_path / "one"))
-    monkeypatch.setattr(lab_module, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
     for a, b in zip(expected, pixels(small(tmp_path / "two", workers=2))):
         np.testing.assert_array_equal(a, b)
 
@@ -227,6 +227,12 @@ def test_a_fixed_field_leaves_the_rest_as_it_was():
     assert replace(free, hair_style="bun") == fixed
 
 
+def test_none_takes_an_attribute_away():
+    outfit = random_outfit(np.random.default_rng(0), category="dress", skirt_length=None)
+    assert "skirt_length" not in outfit.labels()
+    assert set(draw(outfit, 48)[1]) == set(outfit.labels())
+
+
 def test_an_outfit_is_plain_data():
     outfit = random_outfit(np.random.default_rng(0))
     for field in fields(outfit):
@@ -254,6 +260,29 @@ def test_without_nuisance_only_the_values_differ():
 def test_an_impossible_outfit_is_refused(fixed, message):
     with pytest.raises(InputError, match=message):
         random_outfit(np.random.default_rng(0), **fixed)
+
+
+@pytest.mark.parametrize(
+    ("split", "index", "message"),
+    [("trian", 0, "no split 'trian'; choose one of"), ("train", -1, "not negative")],
+)
+def test_an_outfit_of_no_image_is_refused(split, index, message):
+    with pytest.raises(InputError, match=message):
+        lab_outfit(split, index)
+
+
+def test_a_bag_hangs_from_the_elbow_of_a_hand_on_the_hip():
+    outfit = random_outfit(np.random.default_rng(0), category="shirt", sleeve_length="Short")
+    outfit = replace(outfit, noise=0.0, blur=0.0)
+    boxes = []
+    for bend in (-25.0, -40.0, -57.0, 0.0):
+        bare, bag = (
+            np.asarray(draw(replace(outfit, right_bend=bend, accessory=accessory))[0], int)
+            for accessory in ("none", "handbag")
+        )
+        down, across = np.nonzero(np.abs(bag - bare).max(axis=2))
+        boxes.append((down.min(), down.max(), across.min(), across.max()))
+    assert boxes[0] == boxes[1] == boxes[2] != boxes[3], "the hand moves, the elbow does not"
 
 
 # ------------------------------------------------------------------------------- categories
@@ -324,6 +353,18 @@ def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch, suffix, damage):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(labels, rows(repaired.train))
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_cache_that_another_program_empties_is_named(tmp_path, monkeypatch):
+    write = lab_module._write
+
+    def lose(request, split, n, chunks, bar):
+        write(request, split, n, chunks, bar)
+        lab_module._files(request, split, n)[1].unlink()
+
+    monkeypatch.setattr(lab_module, "_write", lose)
+    with pytest.raises(InputError, match=r"\.npy changed while it was read; delete it"):
+        small(tmp_path)
 
 
 def test_a_killed_run_leaves_no_half_file(tmp_path, monkeypatch):

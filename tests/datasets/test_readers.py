@@ -92,8 +92,9 @@ class TestCsv:
     def test_chosen_columns_and_file_column(self, tmp_path):
         touch(tmp_path, "a.jpg")
         (tmp_path / "t.csv").write_text("color,photo,size\nred,a.jpg,L\n")
-        table = read_csv(tmp_path / "t.csv", file_column="photo", attributes=["size"])
-        assert rows(table) == [("a.jpg", "size", "L")]
+        for attributes in (["size"], "size"):
+            table = read_csv(tmp_path / "t.csv", file_column="photo", attributes=attributes)
+            assert rows(table) == [("a.jpg", "size", "L")]
 
     def test_first_column_is_the_file_when_none_is_called_so(self, tmp_path):
         touch(tmp_path, "a.jpg")
@@ -208,9 +209,11 @@ class TestCsvFaults:
             ("file,color\na.jpg,red\na.jpg,blue\n", "line 3: color of 'a.jpg' is 'blue' here but"),
             ("file,color\na.jpg,red\nz.jpg,red\n", "line 3: there is no image 'z.jpg'"),
             ("file,color\na.jpg,red\nz.jpg,red\ny.jpg,red\n", "2 of 3 images are missing"),
-            ("file,color\na.jpg,red\na\0b.jpg,red\n", "line 3: there is no image"),
+            ("file,color\na.jpg,red\na\0b.jpg,red\n", "line 3: not in UTF-8"),
             ("file,color\na.jpg,red\nb.jpg,é\n".encode("latin-1"), "line 3: not in UTF-8"),
             ("file,color\na.jpg,red\n".encode("utf-16"), "line 1: not in UTF-8"),
+            ("file,color\na.jpg,red\n".encode("utf-16-le"), "line 1: not in UTF-8"),
+            ("file,color\na.jpg,red\n".encode("utf-16-be"), "line 1: not in UTF-8"),
         ],
     )
     def test_says_what_and_where(self, tmp_path, text, said):

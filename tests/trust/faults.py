@@ -1,6 +1,6 @@
 """Work killed at any moment, to see that it goes on to the same end and leaves no half file.
 
-    python -m tests.trust.faults --kills 200
+    python -m tests.trust.faults --kills 200 --out book/results/faults.json
 
 Each trial starts a piece of work in an empty folder, kills it one to three times, looks at every
 file after each kill, lets it finish, and compares the folder with that of work never disturbed.
@@ -40,7 +40,8 @@ from agman.datasets import PackedImages, prepare
 from agman.errors import InputError
 from agman.index import PhotoIndex
 from agman.models import RetrievalModel
-from agman.storage import read_json, read_tensors
+from agman.provenance import provenance
+from agman.storage import read_json, read_tensors, write_json
 from agman.training import TrainConfig, train
 from tests import tiny
 
@@ -330,12 +331,14 @@ def faults(
         progress: print a line for each trial.
 
     Returns:
-        Kills of each job and kind, trials that were finished after them, and what went wrong:
-        `half_files`, `not_resumed` and `differences`, each a list of sentences.
+        `kills`: how many of each kind, and `by_job`; `trials`: how many pieces of work; `resumed`:
+        how many of them came to their end after the kills; `bit_equal`: and left the same as
+        undisturbed work; `lost`: the other trials; `half_files`: how many were found; `problems`:
+        a sentence on each thing that went wrong.
     """
     started = time.perf_counter()
     done: dict[str, Counter[str]] = {}
-    wrong: dict[str, list[str]] = {"half_files": [], "not_resumed": [], "differences": []}
+    wrong: dict[str, list[str]] = {"half file": [], "not resumed": [], "difference": []}
     number = 0
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -359,11 +362,16 @@ def faults(
             if progress:
                 print(trial, dict(done[name]), file=sys.stderr, flush=True)
     return {
+        "experiment": "faults",
         "seed": seed,
-        "kills": sum(count.total() for count in done.values()),
-        "trials": number,
+        "kills": {kind: sum(count[kind] for count in done.values()) for kind in KINDS},
         "by_job": {name: {kind: count[kind] for kind in KINDS} for name, count in done.items()},
-        **wrong,
+        "trials": number,
+        "lost": len(wrong["not resumed"]),
+        "half_files": len(wrong["half file"]),
+        "resumed": number - len(wrong["not resumed"]),
+        "bit_equal": number - len(wrong["not resumed"]) - len(wrong["difference"]),
+        "problems": [f"{what}, {one}" for what, found in wrong.items() for one in found],
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -388,30 +396,33 @@ def one_trial(
             if not kill_once(kind, job, known, folder, log, random):
                 break  # it came to its end
             done[kind] += 1
-            wrong["half_files"] += [f"{trial}: {what}" for what in half_files(job, known, folder)]
+            wrong["half file"] += [f"{trial}: {what}" for what in half_files(job, known, folder)]
         if child(lambda: job.run(folder), log):
             raise RuntimeError(log.read_text())
         after = contents(folder)
     except (RuntimeError, InputError, ValueError) as error:
-        wrong["not_resumed"].append(f"{trial}: {error}")
+        wrong["not resumed"].append(f"{trial}: {error}")
     else:
         names = {name for name in after | known.after if after.get(name) != known.after.get(name)}
         if names:
-            wrong["differences"].append(f"{trial}: {', '.join(sorted(names))}")
+            wrong["difference"].append(f"{trial}: {', '.join(sorted(names))}")
     shutil.rmtree(folder)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Kill, and print the summary as JSON; 1 if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", action="store_true", help="a line on stderr for each trial")
-    options = parser.parse_args()
+    parser.add_argument("--out", help="JSON file for the counts and their provenance")
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     found = faults(options.kills, options.seed, progress=options.progress)
     print(json.dumps(found, indent=1))
-    return int(any(found[name] for name in ("half_files", "not_resumed", "differences")))
+    if options.out:
+        write_json(options.out, found | {"provenance": provenance()})
+    return int(bool(found["problems"]))
 
 
 if __name__ == "__main__":

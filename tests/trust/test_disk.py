@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from agman import training
+from agman.attributes import RetrievalData
 from agman.datasets import FolderImages, lab, prepare
 from agman.errors import InputError
 from agman.storage import alone_in
@@ -239,29 +242,62 @@ def test_a_file_of_the_run_that_is_gone(file: str, known: Any, tmp_path: Path) -
     assert faults.contents(tmp_path) == reference.after
 
 
-def test_a_drawing_process_that_is_killed(tmp_path: Path) -> None:
-    """The images are drawn to the end all the same, and are the same."""
-    options: dict[str, Any] = {"n_train": 205, "n_valid": 10, "n_test": 10, "size": 32}
-    expected = lab(cache=tmp_path / "one", workers=1, progress=False, **options)
-    killed: list[int] = []
+FEW: dict[str, Any] = {"n_train": 205, "n_valid": 10, "n_test": 10, "size": 32, "progress": False}
 
-    def kill_one() -> None:
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
-            workers = [child.pid for child in multiprocessing.active_children()]
-            time.sleep(0.3)  # Python itself may hang if one dies while the others are started
-            if len(workers) == 2 and workers[0]:
-                os.kill(workers[0], signal.SIGKILL)
-                killed.append(workers[0])
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    found = lab(cache=tmp_path / "two", workers=2, progress=False, **options)
-    killer.join()
-    assert killed
-    for part in ("train", "test"):
-        ours, theirs = getattr(found, part), getattr(expected, part)
-        if part == "test":
-            ours, theirs = ours.gallery, theirs.gallery
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> RetrievalData:
+    return lab(cache=tmp_path_factory.mktemp("drawn"), workers=1, **FEW)
+
+
+def same_images(found: RetrievalData, expected: RetrievalData) -> None:
+    pairs = ((found.train, expected.train), (found.test.gallery, expected.test.gallery))
+    for ours, theirs in pairs:
         np.testing.assert_array_equal(ours.images.array, theirs.images.array)
         np.testing.assert_array_equal(ours.value, theirs.value)
+
+
+def kill_one() -> bool:
+    """Kill a process that draws, if there is one."""
+    workers = [child.pid for child in multiprocessing.active_children() if child.pid]
+    for worker in workers[:1]:
+        os.kill(worker, signal.SIGKILL)
+    return bool(workers)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.3])
+def test_a_process_that_is_killed_before_it_draws(
+    pause: float, drawn: RetrievalData, tmp_path: Path
+) -> None:
+    """The images are drawn to the end all the same, and are the same."""
+    killed = threading.Event()
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            pass
+        time.sleep(pause)
+        if kill_one():
+            killed.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    same_images(lab(cache=tmp_path, workers=2, **FEW), drawn)
+    killer.join()
+    assert killed.is_set()
+
+
+def test_a_process_that_is_killed_while_it_draws(
+    drawn: RetrievalData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[bool] = []
+
+    class Killing(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            if not killed:  # the first images are there
+                killed.append(kill_one())
+            return super().update(n)
+
+    monkeypatch.setattr(importlib.import_module("agman.datasets.lab"), "tqdm", Killing)
+    same_images(lab(cache=tmp_path, workers=2, **FEW), drawn)
+    assert killed == [True]
