@@ -248,11 +248,12 @@ def resnet(name: str, depth: int = 4, pretrained: bool = False) -> Backbone:
         depth: number of levels to keep.
         pretrained: start from torchvision's ImageNet weights, which are downloaded once.
     """
-    weights = None
+    network = torchvision.models.get_model(name, weights=None)
     if pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         print(f"ImageNet weights of {name}: {weights.url} (kept in torch's hub folder)")
-    network = torchvision.models.get_model(name, weights=weights)
+        # torchvision itself would unpickle whatever lies in that folder.
+        network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     channels = [_out_channels(getattr(network, f"layer{i}")) for i in range(1, 5)]
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     levels = [network.layer1, network.layer2, network.layer3, network.layer4][:depth]

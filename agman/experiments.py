@@ -379,7 +379,10 @@ def _begun(folder: Path | None) -> dict[str, Any] | None:
     """The provenance of a run that was started by an earlier call."""
     if folder is None or not (folder / "config.json").exists():
         return None
-    begun: dict[str, Any] = read_json(folder / "config.json")["provenance"]
+    described = read_json(folder / "config.json")
+    begun = described.get("provenance") if isinstance(described, dict) else None
+    if not isinstance(begun, dict):
+        raise InputError(f"{folder / 'config.json'} has no provenance; remove {folder}.")
     return begun
 
 

@@ -81,10 +81,16 @@ def image_grid(
             picture = row[c] if c < len(row) else None
             _picture(axes[r, c], picture)
             if r == 0 and c < len(column_titles):
-                axes[r, c].set_title(column_titles[c], fontsize=10)
+                axes[r, c].set_title(column_titles[c], fontsize=10, parse_math=False)
         if r < len(row_titles):
-            axes[r, 0].set_ylabel(row_titles[r], rotation=0, ha="right", va="center", fontsize=10)
+            _row_title(axes[r, 0], row_titles[r])
     return closed(figure)
+
+
+def _row_title(ax: Any, title: str) -> None:
+    # A value may be called "$10 to $20", which is no mathematics.
+    style: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 10}
+    ax.set_ylabel(title, parse_math=False, **style)
 
 
 def rankings(
@@ -110,7 +116,7 @@ def rankings(
     for r, (query, row, flags) in enumerate(zip(queries, retrieved, relevant, strict=True)):
         _picture(axes[r, 0], query)
         _frame(axes[r, 0], QUERY, "-")
-        axes[r, 0].set_ylabel(titles[r], rotation=0, ha="right", va="center", fontsize=10)
+        _row_title(axes[r, 0], titles[r])
         for c, ax in enumerate(axes[r, 1:]):
             _picture(ax, row[c] if c < len(row) else None)
             if c < len(row):
@@ -153,7 +159,7 @@ def attention_maps(
             heat, cmap="magma", alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             interpolation="bilinear",
         )  # fmt: skip
-        ax.set_title(titles[k], fontsize=10)
+        ax.set_title(titles[k], fontsize=10, parse_math=False)
         if regions is not None and regions[k][0] >= 0:
             _box(ax, regions[k])
     return closed(figure)
@@ -205,7 +211,7 @@ def map_bars(
         for y, name in zip(rows, names, strict=True):
             ax.plot([100 * chance[name]] * 2, [y - 0.45, y + 0.45], "k:", lw=2, marker="")
         ax.plot([], [], "k:", lw=2, marker="", label="chance")
-    ax.set_yticks(rows, [readable(name) for name in names])
+    ax.set_yticks(rows, [readable(name) for name in names], parse_math=False)
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
     _plain(figure, ax, "MAP (%)")
@@ -579,7 +585,7 @@ def _named_rows(names: Sequence[str], panels: int = 1) -> tuple[Figure, list[Axe
         layout="constrained",
     )
     labels = [textwrap.fill(name, 20, break_on_hyphens=False) for name in names]
-    grid[0, 0].set_yticks(range(len(names)), labels, fontsize=10)
+    grid[0, 0].set_yticks(range(len(names)), labels, fontsize=10, parse_math=False)
     grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
     for ax in grid[0]:
         ax.grid(axis="x", alpha=0.25)

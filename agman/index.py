@@ -283,12 +283,12 @@ class PhotoIndex:
             InputError: the file or folder is missing, damaged, unfinished, no index, or made by
                 another model.
         """
-        if Path(path).is_dir():
+        if os.path.isdir(path):  # unlike Path, also for a name too long to exist
             shards = Shards.open(path)
             if shards.manifest.fingerprint != fingerprint(model):
                 raise other_weights(path, shards.manifest.model, model)
             return cls(model, shards, shards.names, shards.skipped)
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InputError(f"There is no index {path}; make one with `agman embed` first.")
         tensors, metadata = read_tensors(Path(path))
         try:

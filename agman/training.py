@@ -510,7 +510,10 @@ class RunFolder:
         described = json.loads(json.dumps(described))  # tuples become lists, as in the file
         file = self.path / "config.json"
         if file.exists():
-            self._refuse_other_run(read_json(file), described)
+            old = read_json(file)
+            if not isinstance(old, dict):
+                raise InputError(f"{file} describes no run; choose another folder.")
+            self._refuse_other_run(old, described)
         else:
             write_json(file, {**described, "provenance": provenance()})
         self.about = described
@@ -535,11 +538,11 @@ class RunFolder:
             objective.load_state_dict(state["objective"])
             optimizer.load_state_dict(state["optimizer"])
             scaler.load_state_dict(state["scaler"])
-            history: list[dict[str, Any]] = list(state["history"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            history = [dict(row) for row in state["history"]]
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
             raise InputError(
-                f"{file} does not belong to this run ({str(error).splitlines()[0]}); choose "
-                "another folder."
+                f"{file} does not belong to this run ({reason}); choose another folder."
             ) from error
         self._log(history)  # a kill may have come between the state and its log
         return history

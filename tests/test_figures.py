@@ -107,6 +107,16 @@ def numbers(ax):
     return {int(text.get_position()[1]): text.get_text() for text in ax.texts}
 
 
+def test_a_name_is_no_mathematics():
+    price, picture = r"$10 to $20 \frac{$", np.zeros((4, 4, 3), np.uint8)
+    for figure in (
+        figures.image_grid([[picture]], row_titles=[price], column_titles=[price]),
+        figures.rankings([picture], [[picture]], [[True]], [price]),
+        figures.map_bars({"AG-MAN": {price: 0.5}}, {price: 0.1}),
+    ):
+        FigureCanvasAgg(figure).draw()
+
+
 KINDS = ["intervals", "differences", "quality_over_time", "shares", "growth", "recall_time"]
 KINDS += ["map_bars", "lines", "ranking_profile", "tie_band", "level_gap"]
 

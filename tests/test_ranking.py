@@ -125,6 +125,8 @@ def test_no_gradient_is_kept_and_arrays_are_taken():
         assert torch.equal(similarity(queries, read_only), scores.flip(1))
     array = np.ones(3)
     assert np.shares_memory(ranking.as_tensor(array, "array").numpy(), array)  # not held twice
+    array.flags.writeable = False
+    assert not np.shares_memory(ranking.as_tensor(array, "array").numpy(), array)
     as_lists = similarity(queries.tolist(), gallery.tolist())
     assert torch.allclose(as_lists, scores.double())
 

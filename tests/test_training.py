@@ -169,6 +169,26 @@ def _tensors(file):
     return torch.load(file, weights_only=True)["objective"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", []),
+        ("last.pt", {"history": 3}),
+        ("last.pt", {"history": [3]}),
+        ("last.pt", 3),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, file, content):
+    train(model(), tiny.data(), QUICK, run=tmp_path, progress=False)
+    if file == "last.pt":
+        state = torch.load(tmp_path / file, weights_only=True)
+        torch.save({**state, **content} if content != 3 else 3, tmp_path / file)
+    else:
+        (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=file):
+        train(model(), tiny.data(), QUICK, run=tmp_path, progress=False)
+
+
 def test_the_folder_of_another_run_is_refused(tmp_path):
     train(model(), tiny.data(), QUICK, run=tmp_path, progress=False)
     with pytest.raises(InputError, match="holds a run whose model is agman, not csn"):

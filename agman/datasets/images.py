@@ -312,20 +312,22 @@ class _Room:
 def load_image(path: str | os.PathLike[str], size: int) -> torch.Tensor:
     """One image file as a uint8 tensor (3, size, size).
 
+    Args:
+        path: the file.
+        size: side of the square.
+
     Raises:
         InputError: see `read_image`.
     """
-    return _load_image(Path(path), size, _Room())
+    return _load_image(path, size, _Room())
 
 
-def _load_image(path: Path, size: int, room: _Room) -> torch.Tensor:
-    """`load_image`, with room that is shared by the threads that decode at the same time."""
-
+def _load_image(path: str | os.PathLike[str], size: int, room: _Room) -> torch.Tensor:
     def fitted(image: Image.Image) -> torch.Tensor:
         pixels = torch.from_numpy(np.array(to_rgb(image)))  # (H, W, 3)
         return _fit(pixels.permute(2, 0, 1)[None], size)[0]
 
-    return _decode(path, fitted, room)
+    return _decode(Path(path), fitted, room)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
