@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from agman.course.results import FOLDERS
-from agman.course.status import _table, duration
+from agman.course.status import duration, html_table
 from agman.errors import InputError
 from agman.storage import read_json
 
@@ -419,7 +419,7 @@ def _shown(
         return HTML(f"<p>{html.escape(f'{fold}: not' if fold else 'Not')} recorded yet.</p>")
     if not rows:
         return HTML(f"<p>{html.escape(f'{fold}: none' if fold else 'None')}.</p>")
-    shown = _table(head, rows).data
+    shown = html_table(head, rows).data
     if fold:
         shown = f"<details><summary>{html.escape(fold)}</summary>{shown}</details>"
     if stamp:

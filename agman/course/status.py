@@ -29,7 +29,7 @@ class Recorded(NamedTuple):
     Args:
         name: of the file.
         runs: parts of the file that have a provenance of their own.
-        seconds: of training, all runs together.
+        seconds: of all runs together.
         dates: first and last day (UTC) on which a run was started.
         commits: of the code, in the order of the runs' dates; "+" says the code was changed.
         versions: each combination of Python and packages.
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 def software() -> HTML:
     """Versions of Python and of all packages that this build depends on."""
     rows = [("Python", provenance()["python"])]
-    return _table(("package", "version"), rows + [(name, _version(name)) for name in PACKAGES])
+    return html_table(("package", "version"), rows + [(name, _version(name)) for name in PACKAGES])
 
 
 def _version(package: str) -> str:
@@ -153,11 +153,11 @@ def machine() -> HTML:
         ("threads used by torch", about["threads"]),
         ("GPU", about["accelerator"] or "none"),
     ]
-    return _table(("property", "this build"), rows)
+    return html_table(("property", "this build"), rows)
 
 
 def results(folder: str | Path | None = None) -> HTML:
-    """Runs, training time, days and commits of each results file."""
+    """Runs, their time, days and commits of each results file."""
     rows = [
         (
             one.name,
@@ -168,7 +168,7 @@ def results(folder: str | Path | None = None) -> HTML:
         )
         for one in recorded(folder)
     ]
-    return _table(("file", "runs", "training", "date (UTC)", "commit"), rows)
+    return html_table(("file", "runs", "time", "date (UTC)", "commit"), rows)
 
 
 def origins(folder: str | Path | None = None) -> HTML:
@@ -178,11 +178,16 @@ def origins(folder: str | Path | None = None) -> HTML:
         made_with = "; ".join(one.machines), "; ".join(one.versions)
         files.setdefault(made_with, []).append(one.name)
     rows = [(", ".join(names), *made_with) for made_with, names in files.items()]
-    return _table(("files", "machine", "versions"), rows)
+    return html_table(("files", "machine", "versions"), rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> HTML:
-    """A plain table whose first column names the rows; a sentence where there are none."""
+def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> HTML:
+    """A plain table whose first column names the rows; a sentence where there are none.
+
+    Args:
+        head: titles of the columns.
+        rows: cells; what is no text is written as `str` writes it.
+    """
     from IPython.display import HTML
 
     if not rows:

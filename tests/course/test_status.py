@@ -105,7 +105,7 @@ def test_files_with_one_origin_share_a_row(tmp_path):
         run = {"train_seconds": 90.0, "provenance": origin(day, machine={"cores": cores})}
         write(tmp_path, f"{name}.json", {"runs": [run]})
     head, *lines = rows(status.results(tmp_path))
-    assert head == ["file", "runs", "training", "date (UTC)", "commit"]
+    assert head == ["file", "runs", "time", "date (UTC)", "commit"]
     assert lines[0] == ["a.json", "1", "90 s", "2026-01-02", "abc"]
     assert [line[0] for line in lines] == ["a.json", "b.json", "c.json"]
     made = [line[:2] for line in rows(status.origins(tmp_path))[1:]]
