@@ -278,7 +278,8 @@ def speed(folder: str | Path | None = None) -> HTML:
         asked = "-"
         if row["target"] is not None:
             asked = f"{row['target']:.3g}, {'reached' if row['met'] else 'missed'}"
-        rows.append((f"{row['work']}, against {row['against']}", f"{row['ratio']:.3g}", asked))
+        against = row["against"].replace("_", " ")  # breaks where a phone's line ends
+        rows.append((f"{row['work']}, against {against}", f"{row['ratio']:.3g}", asked))
     return _shown(("work", "times faster", "target"), rows, run)
 
 

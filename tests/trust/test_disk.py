@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import importlib
 import multiprocessing
 import os
@@ -21,11 +22,12 @@ import pytest
 import torch
 from tqdm.auto import tqdm
 
+import agman
 from agman import training
 from agman.attributes import RetrievalData
 from agman.datasets import FolderImages, lab, prepare
 from agman.errors import InputError
-from agman.storage import alone_in
+from agman.storage import alone_in, read_tensors
 from agman.training import Steps, train
 from tests import tiny
 
@@ -301,3 +303,40 @@ def test_a_process_that_is_killed_while_it_draws(
     monkeypatch.setattr(importlib.import_module("agman.datasets.lab"), "tqdm", Killing)
     same_images(lab(cache=tmp_path, workers=2, **FEW), drawn)
     assert killed == [True]
+
+
+def test_a_moved_clock_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun in the future, gone on with in the past."""
+    config = training.TrainConfig(epochs=4, triplets_per_epoch=8, batch_size=4)
+
+    def run(folder: Path) -> list[dict[str, Any]]:
+        torch.manual_seed(0)
+        model = agman.create_model("csn", n_attributes=2, backbone="lab", dim=8)
+        return train(model, tiny.data(), config, run=folder, progress=False)
+
+    class Past(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return datetime.datetime(1999, 12, 31, tzinfo=tz)
+
+    keep = training.RunFolder.keep
+
+    def keep_two(self: training.RunFolder, *state: Any) -> None:
+        keep(self, *state)
+        if len(state[-1]) == 2:
+            raise KeyboardInterrupt
+
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training.RunFolder, "keep", keep_two)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "moved")
+    for file in (tmp_path / "moved").iterdir():
+        os.utime(file, (4e9, 4e9))
+    monkeypatch.setattr("agman.provenance.datetime.datetime", Past)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    history = run(tmp_path / "moved")
+    assert [row["seconds"] >= 0 for row in history] == [True] * 4
+    best = [read_tensors(tmp_path / name / "best.safetensors") for name in ("whole", "moved")]
+    assert all(torch.equal(best[0][0][key], value) for key, value in best[1][0].items())
+    assert len((tmp_path / "moved" / "log.jsonl").read_text().splitlines()) == 4
