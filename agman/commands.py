@@ -460,7 +460,7 @@ def _measured(
 ) -> Report | _TripletReport:
     """The report of one split, with all that is needed to repeat it beside the numbers."""
     from agman.attributes import RetrievalData
-    from agman.index import fingerprint
+    from agman.embedding import fingerprint
     from agman.provenance import provenance
 
     described = {

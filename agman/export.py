@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agman.embedding import fingerprint
 from agman.errors import InputError
-from agman.index import fingerprint
 from agman.models import RetrievalModel
 from agman.storage import replacing
 

@@ -27,7 +27,6 @@ from agman.embedding import (
     describe,
     embed_batches,
     evaluating,
-    find_photos,
     fingerprint,
     open_photos,
     other_weights,
@@ -46,8 +45,6 @@ from agman.loading import prepare
 from agman.models import RetrievalModel
 from agman.shards import Shards
 from agman.storage import read_tensors, remove_leftovers, write_tensors
-
-__all__ = ["Hit", "Photo", "PhotoIndex", "find_photos", "fingerprint"]
 
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 _KIND = "agman photo index"

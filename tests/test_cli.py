@@ -23,7 +23,7 @@ from PIL import Image
 
 import agman
 from agman import cli, commands, datasets
-from agman.index import fingerprint
+from agman.embedding import fingerprint
 from agman.training import RunFolder
 from tests import tiny
 from tests.test_experiments import prepared, triplet_lists

@@ -14,8 +14,9 @@ from PIL import Image
 import agman
 from agman.attributes import AttributeSchema
 from agman.datasets import PackedImages
+from agman.embedding import find_photos, fingerprint
 from agman.errors import InputError
-from agman.index import Hit, PhotoIndex, find_photos, fingerprint
+from agman.index import Hit, PhotoIndex
 from agman.models import RetrievalModel
 from agman.storage import write_tensors
 

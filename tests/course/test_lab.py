@@ -14,8 +14,8 @@ import agman
 from agman.backbones import create_backbone
 from agman.course import lab
 from agman.datasets import lab_categories
+from agman.embedding import fingerprint
 from agman.errors import InputError
-from agman.index import fingerprint
 from agman.sampling import generator
 from agman.storage import read_tensors, write_json
 

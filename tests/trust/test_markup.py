@@ -127,7 +127,7 @@ def test_a_quiz_and_a_table_show_text(text: str) -> None:
     assert set(parts.tags) == {"p", "strong", "details", "summary"}
     assert parts.keys == {"class"}
     assert parts.text.count(text) == 5
-    parts = Parts(status._table([text, text], [(text, text)]).data)
+    parts = Parts(status.html_table([text, text], [(text, text)]).data)
     assert set(parts.tags) == {"table", "thead", "tbody", "tr", "th", "td"}
     assert parts.text.count(text) == 4
 
