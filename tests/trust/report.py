@@ -62,7 +62,7 @@ def report(xml: Path, root: Path = ROOT) -> dict[str, Any]:
         "by_folder": {name: _plain(folders[name]) for name in sorted(folders)},
         "by_file": {name: _plain(files[name]) for name in sorted(files)},
         "skip_reasons": dict(reasons.most_common()),
-        "seconds": round(sum(float(suite.get("time", 0)) for suite in suites), 1),
+        "seconds": round(sum(float(suite.get("time", 0)) for suite in suites), 3),
         "provenance": provenance(),
     }
 
