@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -247,13 +248,31 @@ def resnet(name: str, depth: int = 4, pretrained: bool = False) -> Backbone:
         name: resnet18, resnet34 or resnet50.
         depth: number of levels to keep.
         pretrained: start from torchvision's ImageNet weights, which are downloaded once.
+
+    Raises:
+        InputError: these cannot be downloaded or read.
     """
     network = torchvision.models.get_model(name, weights=None)
     if pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         print(f"ImageNet weights of {name}: {weights.url} (kept in torch's hub folder)")
-        # torchvision itself would unpickle whatever lies in that folder.
-        network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
+        try:  # torchvision itself would unpickle whatever lies in that folder
+            state = weights.get_state_dict(check_hash=True, weights_only=True)
+            network.load_state_dict(state)
+        except (
+            AttributeError,
+            EOFError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            UnpicklingError,
+        ) as error:
+            kept = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"The ImageNet weights of {name} cannot be had ({reason}); check the connection, "
+                f"or remove {kept} if it is there."
+            ) from error
     channels = [_out_channels(getattr(network, f"layer{i}")) for i in range(1, 5)]
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     levels = [network.layer1, network.layer2, network.layer3, network.layer4][:depth]

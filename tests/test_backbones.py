@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from agman.backbones import create_backbone, load_backbone_weights
@@ -87,3 +88,27 @@ def test_weights_that_no_package_carries_are_timms_own(name, monkeypatch):
     assert not any(asked)
     create_backbone(f"timm/{name}", 3, "imagenet")
     assert asked[-1]
+
+
+def test_imagenet_weights_in_the_hubs_folder_are_data(tmp_path, monkeypatch):
+    """What torchvision has downloaded is read, and a program that took its place is not run."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    kept = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    kept.parent.mkdir(parents=True)
+    state = torchvision.models.resnet18().state_dict()
+    torch.save(state, kept)
+    found = create_backbone("resnet18", 4, "imagenet").state_dict()
+    assert any(torch.equal(value, state["conv1.weight"]) for value in found.values())
+
+    class Program:
+        def __reduce__(self):
+            return (tmp_path.joinpath("run").touch, ())
+
+    for content in (Program(), 3, {"conv1.weight": torch.zeros(1)}):
+        torch.save(content, kept)
+        with pytest.raises(InputError, match=r"remove .*resnet18-f37072fd\.pth"):
+            create_backbone("resnet18", 4, "imagenet")
+    kept.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be had"):
+        create_backbone("resnet18", 4, "imagenet")
+    assert not (tmp_path / "run").exists()

@@ -108,11 +108,13 @@ def numbers(ax):
 
 
 def test_a_name_is_no_mathematics():
-    price, picture = r"$10 to $20 \frac{$", np.zeros((4, 4, 3), np.uint8)
+    price, picture = r"$10 \frac{ to $20", np.zeros((4, 4, 3), np.uint8)
     for figure in (
         figures.image_grid([[picture]], row_titles=[price], column_titles=[price]),
         figures.rankings([picture], [[picture]], [[True]], [price]),
         figures.map_bars({"AG-MAN": {price: 0.5}}, {price: 0.1}),
+        figures.attention_maps(picture, np.ones((1, 2, 2)), [price]),
+        figures.shares({"mass inside (%)": {"model": {price: 0.5}}}),
     ):
         FigureCanvasAgg(figure).draw()
 

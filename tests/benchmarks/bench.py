@@ -13,6 +13,7 @@ of it and of what it imports on PYTHONPATH its ranking runs here all the same.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +405,16 @@ def installed(module: str) -> bool:
     return True
 
 
+def peers() -> dict[str, str]:
+    """Versions of the libraries that are compared with."""
+    names = ("scikit-learn", "torchmetrics", "pytorch-metric-learning", "open-metric-learning")
+    found = {}
+    for name in (*names, "faiss-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def measure(case: Case, pairs: int = 5) -> dict[str, Any]:
     """Run both ways in turn, and compare their results once.
 
@@ -446,7 +458,12 @@ def run(groups: list[str], small: bool = False, pairs: int = 5) -> dict[str, Any
                 f"{'met' if row['met'] else 'MISSED'}",
                 flush=True,
             )
-    return {"experiment": "benchmark", "rows": rows, "provenance": provenance()}
+    return {
+        "experiment": "benchmark",
+        "rows": rows,
+        "peers": peers(),
+        "provenance": provenance(),
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -461,6 +478,7 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]}"
     )
+    print(", ".join(f"{name} {version}" for name, version in peers().items()))
     result = run(chosen)
     if installed("sklearn"):
         result["largest_difference_from_sklearn"] = exactness()
