@@ -7,10 +7,10 @@ A *tap* is the feature map that a level gives. The backbone never learns which a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -149,15 +149,16 @@ class TimmLevels(Backbone):
             raise InputError(
                 f"timm's {name!r} gives maps at strides {strides}; a backbone needs 4, 8 and 16."
             )
-        packaged = _packaged_weights(name, probe) if pretrained else None
-        network = timm.create_model(
-            name,
-            pretrained=pretrained and packaged is None,
-            features_only=True,
-            out_indices=[strides.index(stride) for stride in (4, 8, 16)],
-        )
-        if packaged is not None:
-            network.load_state_dict(packaged, strict=False)  # its last stages are not needed
+        with _explained(f"timm/{name}", pretrained):
+            packaged = _packaged_weights(name, probe) if pretrained else None
+            network = timm.create_model(
+                name,
+                pretrained=pretrained and packaged is None,
+                features_only=True,
+                out_indices=[strides.index(stride) for stride in (4, 8, 16)],
+            )
+            if packaged is not None:
+                network.load_state_dict(packaged, strict=False)  # its last stages are not needed
         channels = (*network.feature_info.channels(), 320)
         levels = [nn.Identity(), nn.Identity(), nn.Identity(), _strided_conv(channels[2], 320)]
         config = timm.data.resolve_data_config(model=probe)
@@ -256,23 +257,10 @@ def resnet(name: str, depth: int = 4, pretrained: bool = False) -> Backbone:
     if pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         print(f"ImageNet weights of {name}: {weights.url} (kept in torch's hub folder)")
-        try:  # torchvision itself would unpickle whatever lies in that folder
-            state = weights.get_state_dict(check_hash=True, weights_only=True)
-            network.load_state_dict(state)
-        except (
-            AttributeError,
-            EOFError,
-            OSError,
-            RuntimeError,
-            TypeError,
-            UnpicklingError,
-        ) as error:
-            kept = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"The ImageNet weights of {name} cannot be had ({reason}); check the connection, "
-                f"or remove {kept} if it is there."
-            ) from error
+        kept = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        with _explained(name, pretrained, f"remove {kept} if it is there, "):
+            # torchvision itself would unpickle whatever lies in that folder.
+            network.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
     channels = [_out_channels(getattr(network, f"layer{i}")) for i in range(1, 5)]
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     levels = [network.layer1, network.layer2, network.layer3, network.layer4][:depth]
@@ -281,6 +269,22 @@ def resnet(name: str, depth: int = 4, pretrained: bool = False) -> Backbone:
 
 def _out_channels(level: nn.Module) -> int:
     return [layer for layer in level.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
+
+
+@contextmanager
+def _explained(name: str, pretrained: bool, remedy: str = "") -> Iterator[None]:
+    """Turn what goes wrong with ImageNet weights into one sentence."""
+    try:
+        yield
+    except Exception as error:  # torchvision and timm fail to download and to read in many ways
+        if not pretrained:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"The ImageNet weights of {name} could not be had ({reason}); connect to the "
+            f"internet, {remedy}give a file of weights (on the command line --weights FILE), or "
+            "take the lab network (--backbone lab)."
+        ) from error
 
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -299,7 +303,8 @@ def create_backbone(
             dict of the same backbone (levels deeper than `depth` are left out).
 
     Raises:
-        InputError: unknown name, or weights that do not fit; the message counts the keys.
+        InputError: unknown name, ImageNet weights that cannot be downloaded or read, or weights
+            that do not fit; the message counts the keys.
     """
     pretrained = isinstance(weights, str) and weights == "imagenet"
     if isinstance(weights, str) and weights == "objects":

@@ -225,20 +225,18 @@ def _new_model(args: argparse.Namespace, plan: _Plan, n_attributes: int) -> Retr
     """The model at the wanted size, after one trial image."""
     import torch
 
-    from agman.experiments import explained_download
     from agman.models import create_model
 
     # The released run on triplets has no classification loss.
     fewer = plan.kind == "csn" and args.released and args.model == "agman"
-    with explained_download(plan.backbone, plan.weights):
-        model = create_model(
-            args.model,
-            n_attributes=n_attributes,
-            backbone=plan.backbone,
-            weights=plan.weights,
-            released=args.released,
-            **({"classification": False} if fewer else {}),
-        )
+    model = create_model(
+        args.model,
+        n_attributes=n_attributes,
+        backbone=plan.backbone,
+        weights=plan.weights,
+        released=args.released,
+        **({"classification": False} if fewer else {}),
+    )
     model.preprocessing = replace(model.preprocessing, size=plan.size)
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, plan.size, plan.size), torch.tensor([0]))

@@ -341,38 +341,17 @@ def _output(model: RetrievalModel) -> Output:
 
 def _model(variant: Variant, data: Data, seed: int) -> RetrievalModel:
     torch.manual_seed(seed)
-    with explained_download(variant.backbone, variant.weights):
-        model = create_model(
-            variant.model,
-            n_attributes=len(data.schema),
-            backbone=variant.backbone,
-            weights=variant.weights,
-            **variant.options,
-        )
+    model = create_model(
+        variant.model,
+        n_attributes=len(data.schema),
+        backbone=variant.backbone,
+        weights=variant.weights,
+        **variant.options,
+    )
     model.preprocessing = replace(model.preprocessing, size=variant.size)
     if variant.config is None:
         model.project = nn.Identity()  # of the triplet network: what is left is the pooled backbone
     return model
-
-
-@contextmanager
-def explained_download(backbone: str, weights: object) -> Iterator[None]:
-    """Turn what goes wrong with a download into one sentence.
-
-    Raises:
-        InputError: the ImageNet weights could not be had.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # torchvision and timm fail to download in many ways
-        if weights != "imagenet":
-            raise
-        raise InputError(
-            f"The ImageNet weights of {backbone} could not be had ({error}); connect to the "
-            "internet, give a file with --weights, or take --backbone lab."
-        ) from error
 
 
 def _begun(folder: Path | None) -> dict[str, Any] | None:

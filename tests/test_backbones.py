@@ -90,6 +90,22 @@ def test_weights_that_no_package_carries_are_timms_own(name, monkeypatch):
     assert asked[-1]
 
 
+def test_only_a_failed_download_of_timm_is_explained_as_one(monkeypatch):
+    timm = pytest.importorskip("timm")
+    make = timm.create_model
+
+    def gone(name, pretrained=None, **options):
+        if pretrained is None:  # the probe of the network's strides
+            return make(name, **options)
+        raise OSError("gone\nsecond line")
+
+    monkeypatch.setattr(timm, "create_model", gone)
+    with pytest.raises(InputError, match=r"of timm/test_resnet could not be had \(gone\); .*lab"):
+        create_backbone("timm/test_resnet", 3, "imagenet")
+    with pytest.raises(OSError, match="gone"):
+        create_backbone("timm/test_resnet", 3)
+
+
 def test_imagenet_weights_in_the_hubs_folder_are_data(tmp_path, monkeypatch):
     """What torchvision has downloaded is read, and a program that took its place is not run."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -109,6 +125,6 @@ def test_imagenet_weights_in_the_hubs_folder_are_data(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"remove .*resnet18-f37072fd\.pth"):
             create_backbone("resnet18", 4, "imagenet")
     kept.write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be had"):
+    with pytest.raises(InputError, match="could not be had"):
         create_backbone("resnet18", 4, "imagenet")
     assert not (tmp_path / "run").exists()

@@ -495,17 +495,6 @@ def test_a_run_that_went_on_with_other_code_names_both(tmp_path: Path, monkeypat
     assert after == {**before, "ended_at_commit": "0123456789ab"}
 
 
-def test_only_a_download_is_explained_as_one() -> None:
-    explained = experiments.explained_download
-    with (
-        pytest.raises(InputError, match=r"weights of resnet18 could not be had \(gone\)"),
-        explained("resnet18", "imagenet"),
-    ):
-        raise OSError("gone")
-    with pytest.raises(OSError, match="gone"), explained("resnet18", None):
-        raise OSError("gone")
-
-
 def test_a_results_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"runs": []}')
     with pytest.raises(InputError, match=r"holds no results of `agman reproduce lab`"):
