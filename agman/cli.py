@@ -464,6 +464,7 @@ _EXPERIMENTS = (
     "lab_triplets",
     "lab_ablations",
     "lab_recipes",
+    "lab_time",
 )
 
 

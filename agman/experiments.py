@@ -130,6 +130,11 @@ def _trained(name: str, preset: str = "lab", model: str = "agman", **settings: A
     return Variant(name, model, replace(PRESETS[preset], **settings), **_LAB_START)
 
 
+def _as_released(name: str, **settings: Any) -> Variant:
+    trained = _trained(name, "lab_triplets", **RELEASED, **settings)
+    return replace(trained, options=RELEASED_QUIRKS)
+
+
 EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
     "fashionai": _compared(PRESETS["fashionai"]),
     "deepfashion": _compared(PRESETS["deepfashion"]),
@@ -185,6 +190,13 @@ EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
         _trained("AG-MAN, never mirrored", flip=False),
         _trained("AG-MAN"),
     ),
+    # Seconds count here: to be run alone on a machine that does nothing else.
+    "lab_time": (
+        _as_released("AG-MAN as released"),
+        _as_released("AG-MAN as released, bfloat16", amp="bf16"),
+        _trained("AG-MAN"),
+        _trained("AG-MAN, bfloat16", amp="bf16"),
+    ),
 }
 """The variants of each experiment, in the order of its table."""
 
@@ -198,6 +210,7 @@ DATA = {
     "lab_triplets": "lab",
     "lab_ablations": "lab",
     "lab_recipes": "lab",
+    "lab_time": "lab",
 }
 """The prepared data that each experiment needs; experiments on the same data share their runs."""
 

@@ -194,6 +194,16 @@ def test_data_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
 # --- what is compared -----------------------------------------------------------------------------
 
 
+def test_times_are_those_of_the_compared_runs() -> None:
+    """The same networks and recipes as in the tables; bfloat16 is all that is new."""
+    tables = {v.name: v for name in ("lab", "lab_triplets") for v in EXPERIMENTS[name]}
+    for timed in EXPERIMENTS["lab_time"]:
+        of_table = tables[timed.name.removesuffix(", bfloat16")]
+        assert timed.options == of_table.options
+        amp = "bf16" if "bfloat16" in timed.name else "auto"
+        assert timed.config == dataclasses.replace(of_table.config, amp=amp)
+
+
 def test_released_and_default_differ_in_the_listed_facts_only() -> None:
     for name in ("fashionai", "deepfashion", "zappos50k", "lab_triplets"):
         variants = {v.name.removesuffix(", triplets"): v for v in EXPERIMENTS[name]}
