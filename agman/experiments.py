@@ -190,7 +190,7 @@ EXPERIMENTS: dict[str, tuple[Variant, ...]] = {
         _trained("AG-MAN, never mirrored", flip=False),
         _trained("AG-MAN"),
     ),
-    # Seconds count here: to be run alone on a machine that does nothing else.
+    # Seconds count here: to be run on a machine that does nothing else, with --runs of its own.
     "lab_time": (
         _as_released("AG-MAN as released"),
         _as_released("AG-MAN as released, bfloat16", amp="bf16"),
