@@ -548,7 +548,8 @@ class _Task:
         gallery_values = checked_integers(gallery_values, "gallery_values", len(self.gallery))
         self.order = query_values.argsort(stable=True).cpu()
         self.query_values = query_values.to(device)
-        self.gallery_values = gallery_values.to(device)
+        # Stable, so that the columns of a value stay in their order.
+        self.gallery_values, self.columns = gallery_values.to(device).sort(stable=True)
 
     def blocks(
         self,
@@ -572,9 +573,11 @@ class _Task:
     def _groups(self, places: torch.Tensor) -> _Groups:
         values, counts = self.query_values[places].unique_consecutive(return_counts=True)
         ends = counts.cumsum(0).tolist()
+        first = torch.searchsorted(self.gallery_values, values).tolist()
+        last = torch.searchsorted(self.gallery_values, values, right=True).tolist()
         return [
-            (slice(start, end), (self.gallery_values == value).nonzero().flatten())
-            for value, start, end in zip(values, [0, *ends], ends)
+            (slice(start, end), self.columns[left:right])
+            for start, end, left, right in zip([0, *ends], ends, first, last)
         ]
 
     def hits_at(
@@ -614,14 +617,10 @@ def _precisions(scores: torch.Tensor, groups: _Groups, ties: str) -> torch.Tenso
     for rows, columns in groups:
         relevant[rows, width - len(columns) :] = scores[rows][:, columns]
     relevant = sorted_rows(relevant)
-    among_relevant, among_all = ranks_among_themselves(relevant), fair_ranks(scores, relevant)
-    terms = (among_relevant, among_all, relevant > EXCLUDED)
-    return torch.cat(
-        [
-            _mean_precision(*(term[rows, width - len(columns) :] for term in terms))
-            for rows, columns in groups
-        ]
-    )
+    allowed = relevant > EXCLUDED
+    precision = ranks_among_themselves(relevant).double() / fair_ranks(scores, relevant) * allowed
+    totals = [_row_sums(precision[rows, width - len(columns) :]) for rows, columns in groups]
+    return torch.cat(totals) / allowed.sum(dim=1).cpu()
 
 
 def _precisions_in_order(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -629,20 +628,14 @@ def _precisions_in_order(scores: torch.Tensor, columns: torch.Tensor) -> torch.T
     among_all = order_ranks(scores, columns).sort(dim=1).values
     among_relevant = torch.arange(1, len(columns) + 1, device=scores.device)
     # Items that are left out have the last ranks of all.
-    return _mean_precision(among_relevant, among_all, among_all <= _allowed(scores)[:, None])
+    allowed = among_all <= _allowed(scores)[:, None]
+    precision = among_relevant.double() / among_all * allowed
+    return _row_sums(precision) / allowed.sum(dim=1).cpu()
 
 
-def _mean_precision(
-    among_relevant: torch.Tensor, among_all: torch.Tensor, allowed: torch.Tensor
-) -> torch.Tensor:
-    """Mean over the allowed relevant items of rank among the relevant / rank among all.
-
-    All three are (Q, R), the result is (Q,) float64 and NaN where nothing is allowed.
-    """
-    precision = (among_relevant.double() / among_all.double()) * allowed
-    # NumPy adds a row in the same order whatever the number of rows; torch does not.
-    total = torch.from_numpy(precision.cpu().numpy().sum(axis=1))
-    return total / allowed.sum(dim=1).cpu()
+def _row_sums(precision: torch.Tensor) -> torch.Tensor:
+    """(Q,) float64: NumPy adds a row in the same order whatever the number of rows, torch not."""
+    return torch.from_numpy(precision.cpu().numpy().sum(axis=1))
 
 
 def _precision_at_r(scores: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ Equal embeddings then have equal scores wherever they stand, and a tie is a tie.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ import torch.nn.functional as F
 
 from agman.errors import InputError
 
-# Both are multiples of the sizes that matrix libraries work in (8, 16, 24, 32, 48 and so on), so
-# that no score of a tile is computed by another routine than its neighbours.
-QUERY_TILE = 48
+# Multiples of the sizes that matrix libraries work in, small ones along the queries (4, 6, 8, 12,
+# 24) and larger ones along the gallery (16, 32, 48, 64), so that no score of a tile is computed by
+# another routine than its neighbours.
+QUERY_TILE = 72
 GALLERY_TILE = 960
 
 BLOCK = 2**24
@@ -31,9 +31,9 @@ EXCLUDED = -torch.inf
 """Score of a gallery item that is the query itself: below every other."""
 
 # From this many items a row is worth sorting into buckets.
-_MANY = 4096
-# Scores that a thread counts at a time: what fits into the cache of a core.
-_CHUNK = 2**18
+_MANY = 2048
+# Scores whose buckets are counted at a time: what fits into a cache.
+_CHUNK = 2**19
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -192,15 +192,11 @@ def fair_ranks(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     >>> fair_ranks(torch.tensor([[0.5, 0.9, 0.5]]), torch.tensor([[0.9, 0.5]]))
     tensor([[1, 3]])
     """
-    if scores.device.type != "cpu":
-        return _count_with_torch(scores, thresholds)
-    count = _count_by_bucket if scores.shape[1] >= _MANY else _count_by_sorting
+    if scores.device.type != "cpu" or scores.shape[1] < _MANY or thresholds.numel() == 0:
+        return _count_by_sorting(scores, thresholds)
     step = max(1, _CHUNK // scores.shape[1])
     parts = zip(scores.split(step), thresholds.split(step))
-    # NumPy lets go of Python's lock while it counts, so threads share the parts.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        jobs = [pool.submit(count, rows.numpy(), some.numpy()) for rows, some in parts]
-        return torch.from_numpy(np.concatenate([job.result() for job in jobs]))
+    return torch.cat([_count_by_bucket(rows, some) for rows, some in parts])
 
 
 def ranks_among_themselves(ascending: torch.Tensor) -> torch.Tensor:
@@ -304,67 +300,59 @@ def _similarity(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """`similarity` of checked embeddings: one product of fixed shape for every tile."""
     dtype = _dtype(queries, gallery)
     scores = queries.new_empty((len(queries), len(gallery)), dtype=dtype)
-    tile = queries.new_empty((GALLERY_TILE, QUERY_TILE), dtype=dtype)
+    spare = queries.new_empty((QUERY_TILE, GALLERY_TILE), dtype=dtype)
     query_tiles = list(_tiles(queries, QUERY_TILE, dtype))
     for left, some_gallery in _tiles(gallery, GALLERY_TILE, dtype):
         for top, some_queries in query_tiles:
-            # The taller matrix first: a third faster on a CPU than the other way round.
-            # `out=` also keeps a surrounding autocast from lowering the precision.
-            torch.mm(some_gallery, some_queries.T, out=tile)
             place = scores[top : top + QUERY_TILE, left : left + GALLERY_TILE]
-            place.copy_(tile.T[: place.shape[0], : place.shape[1]])
+            tile = place if place.shape == spare.shape else spare
+            # `out=` also keeps a surrounding autocast from lowering the precision.
+            torch.mm(some_queries, some_gallery.T, out=tile)
+            if tile is spare:
+                place.copy_(spare[: place.shape[0], : place.shape[1]])
     return scores
 
 
-def _count_with_torch(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
-    """`fair_ranks` on any device, all rows at once."""
-    below = torch.searchsorted(scores.sort(dim=1).values, thresholds.contiguous())
+def _count_by_sorting(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
+    """How many scores of a row are at least each of its thresholds: (Q, R) int64."""
+    below = torch.searchsorted(sorted_rows(scores), thresholds.contiguous())
     return scores.shape[1] - below
 
 
-def _count_by_sorting(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many scores of a row are at least each of its thresholds: (Q, R)."""
-    counts = np.empty(thresholds.shape, dtype=np.int64)
-    for row, some, result in zip(np.sort(scores, axis=1), thresholds, counts):
-        result[:] = len(row) - np.searchsorted(row, some)
-    return counts
-
-
-def _count_by_bucket(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def _count_by_bucket(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     """`_count_by_sorting`, several times faster for long rows and few thresholds.
 
-    The scores of a row fall into as many equal buckets as there are items.
-    Items in a bucket without a threshold are counted bucket by bucket; only the others, which a
-    bucket cannot tell from the threshold, are sorted.
+    The scores of a row, from its lowest threshold on, fall into as many equal buckets as there
+    are items. Items in a bucket without a threshold are counted bucket by bucket; only the others,
+    which a bucket cannot tell from the threshold, are sorted.
     """
-    n_rows, n_items = scores.shape
-    n_buckets, largest = min(n_items, 2**20), np.finfo(scores.dtype).max
-    low = np.where(thresholds > EXCLUDED, thresholds, np.inf).min(axis=1, initial=np.inf)
-    low = np.where(low < np.inf, low, 0)[:, None]  # 0 where there is nothing to rank
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        span = scores.max(axis=1, keepdims=True) - low
-        # Scores that are all equal share one bucket.
-        scale = np.where(span > n_buckets / largest, (n_buckets - 1) / span, 0)
+    n_items, n_buckets = scores.shape[1], min(scores.shape[1], 2**20)
+    ranked, largest = thresholds > EXCLUDED, torch.finfo(scores.dtype).max
+    low = thresholds.masked_fill(~ranked, torch.inf).amin(dim=1, keepdim=True)
+    low.masked_fill_(low == torch.inf, 0)  # nothing to rank
+    span = scores.amax(dim=1, keepdim=True) - low
     if not (span < largest).all():
         return _count_by_sorting(scores, thresholds)  # too far apart to subtract
-    start = np.arange(n_rows)[:, None] * n_buckets  # of each row's own buckets
+    scale = n_buckets / span.clamp(min=2 * n_buckets / largest)  # scores may be all equal
 
-    def buckets(of: np.ndarray) -> np.ndarray:
-        # Rounding never swaps two numbers, so a higher score is never in a lower bucket.
-        return start + ((np.maximum(of, low) - low) * scale).astype(np.intp)
+    def buckets(of: torch.Tensor) -> torch.Tensor:
+        # Rounding never swaps two numbers, so a higher score is never in a lower bucket. Number 0
+        # is for what is too low to matter.
+        return of.sub(low).mul_(scale).clamp_(min=-1).add_(1).long()
 
-    every, own = buckets(scores), buckets(thresholds)
-    items = np.bincount(every.ravel(), minlength=n_rows * n_buckets)
-    items[own] = 0
-    shared = np.zeros(items.shape, dtype=bool)
-    shared[own] = True
-    up_to = items.reshape(n_rows, n_buckets).cumsum(axis=1)
-    counts = up_to[:, -1:] - up_to.ravel()[own]
-    near = np.flatnonzero(shared[every] & (scores >= low))
-    ends = np.searchsorted(near, np.arange(1, n_rows) * n_items)
-    for row, some in enumerate(np.split(scores.ravel()[near], ends)):
-        counts[row] += _count_by_sorting(some[None], thresholds[row : row + 1])[0]
-    return np.where(thresholds > EXCLUDED, counts, n_items)
+    every, own = buckets(scores), buckets(thresholds.maximum(low))
+    items = torch.zeros((len(scores), n_buckets + 2), dtype=torch.int32)
+    items.scatter_add_(1, every, torch.ones((), dtype=torch.int32).expand_as(every))
+    items.scatter_(1, own, 0)
+    up_to = items.cumsum(dim=1, dtype=torch.int32)
+    n_near = n_items - up_to[:, -1:]
+    near = torch.zeros(items.shape, dtype=torch.bool).scatter_(1, own, True).gather(1, every)
+    # One row of the items near a threshold for each row of scores, completed by low scores.
+    places = torch.arange(int(n_near.max()))
+    rows = scores.new_full((len(scores), len(places)), EXCLUDED)
+    rows.masked_scatter_(places < n_near, scores[near])
+    counts = up_to[:, -1:] - up_to.gather(1, own) + _count_by_sorting(rows, thresholds)
+    return torch.where(ranked, counts, n_items)
 
 
 def _tiles(rows: torch.Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[int, torch.Tensor]]:

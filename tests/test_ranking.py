@@ -95,7 +95,7 @@ def test_every_product_has_one_fixed_shape(monkeypatch):
     monkeypatch.setattr(torch, "mm", spy)
     similarity(normal(QUERY_TILE + 1, 5), normal(2 * GALLERY_TILE + 1, 5))
     assert len(shapes) == 6
-    assert set(shapes) == {((GALLERY_TILE, 5), (5, QUERY_TILE), (5, 1), (1, 5))}
+    assert set(shapes) == {((QUERY_TILE, 5), (5, GALLERY_TILE), (5, 1), (1, 5))}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -151,9 +151,9 @@ def test_blocks_cover_every_query_once_and_never_change_a_score(block):
 def test_blocks_of_many_queries_are_whole_tiles():
     gallery = normal(10, 2)
     sizes = [len(s) for _, s in score_blocks(normal(200, 2), gallery, block=1000)]
-    assert sizes == [96, 96, 8]
+    assert sizes == [72, 72, 56]
     sizes = [len(s) for _, s in score_blocks(normal(100, 2), gallery, block=10 * QUERY_TILE)]
-    assert sizes == [48, 48, 4]
+    assert sizes == [72, 28]
     sizes = [len(s) for _, s in score_blocks(normal(9, 2), gallery, block=40)]
     assert sizes == [4, 4, 1]
 
@@ -290,12 +290,10 @@ def way(request, monkeypatch):
 )
 def test_fair_ranks_of_hard_rows(way, row, dtype):
     scores = torch.tensor([row], dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy's error state would not reach the threads
-        for columns in ([0], [len(row) - 1], list(range(len(row)))):
-            for rows in (scores, torch.cat([scores, scores.flip(1), torch.zeros_like(scores)])):
-                thresholds = rows[:, columns]
-                assert fair_ranks(rows, thresholds).tolist() == slow_fair_ranks(rows, thresholds)
+    for columns in ([0], [len(row) - 1], list(range(len(row)))):
+        for rows in (scores, torch.cat([scores, scores.flip(1), torch.zeros_like(scores)])):
+            thresholds = rows[:, columns]
+            assert fair_ranks(rows, thresholds).tolist() == slow_fair_ranks(rows, thresholds)
 
 
 @settings(max_examples=100, deadline=None)
@@ -321,7 +319,6 @@ def test_fair_ranks_count_what_scores_as_much(seed, n_items, n_ranked, n_exclude
             ranks = fair_ranks(scores, thresholds)
         assert ranks.dtype == torch.int64
         assert ranks.tolist() == slow_fair_ranks(scores, thresholds)
-    assert torch.equal(ranking._count_with_torch(scores, thresholds), ranks)
     assert torch.equal(scores, original)
     ascending = ranking.sorted_rows(scores)
     assert ranks_among_themselves(ascending).tolist() == slow_fair_ranks(ascending, ascending)
@@ -347,7 +344,7 @@ def test_sorted_rows():
 def test_long_rows_are_counted_in_buckets_and_agree_with_sorting(monkeypatch):
     scores = normal(2, ranking._MANY)
     thresholds = scores[:, ::50]
-    sorting = ranking._count_by_sorting(scores.numpy(), thresholds.numpy())
+    sorting = ranking._count_by_sorting(scores, thresholds)
     assert fair_ranks(scores, thresholds).tolist() == sorting.tolist()
     sorted_lengths = []
     plain = ranking._count_by_sorting
