@@ -329,7 +329,7 @@ def train(
 
     Returns:
         One dictionary per epoch: losses, `map_micro` and `map_macro` or `triplet_accuracy` of the
-        validation, seconds.
+        validation, seconds (those of the first epoch count what is computed once, as taps are).
 
     Raises:
         InputError: the data admits no training, the folder holds another run, or the loss is
@@ -343,6 +343,7 @@ def train(
         dist.barrier()  # the first has taken the run folder and cleaned it
     device = next(model.parameters()).device
     model.schema = data.schema
+    started = time.perf_counter()
     if config.freeze_backbone:
         data = _with_taps(model, data, progress and not rank)
     objective = Objective(model, config, accumulate).to(device)
@@ -359,7 +360,6 @@ def train(
     warned = bool(rank)
 
     for epoch in range(len(history), config.epochs):
-        started = time.perf_counter()
         _training_mode(model, config)
         sums: dict[str, Any] = {}
         loaded = steps.load(epoch, model, own)
@@ -393,6 +393,7 @@ def train(
                 folder.keep(objective, optimizer, scaler, history)
         if world > 1:
             dist.barrier()
+        started = time.perf_counter()
     if best is not None:
         model.load_state_dict(best)
     if world > 1:

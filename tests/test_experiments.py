@@ -195,13 +195,15 @@ def test_data_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_times_are_those_of_the_compared_runs() -> None:
-    """The same networks and recipes as in the tables; bfloat16 is all that is new."""
+    """The same networks and recipes as in the tables, but for what the name says."""
     tables = {v.name: v for name in ("lab", "lab_triplets") for v in EXPERIMENTS[name]}
+    frozen = {"freeze_backbone": True, "learning_rate": 5e-3, "temperature": 0.05}
+    said = {", bfloat16": {"amp": "bf16"}, ", frozen backbone": frozen}
     for timed in EXPERIMENTS["lab_time"]:
-        of_table = tables[timed.name.removesuffix(", bfloat16")]
+        new = next((label for label in said if label in timed.name), "")
+        of_table = tables[timed.name.removesuffix(new)]
         assert timed.options == of_table.options
-        amp = "bf16" if "bfloat16" in timed.name else "auto"
-        assert timed.config == dataclasses.replace(of_table.config, amp=amp)
+        assert timed.config == dataclasses.replace(of_table.config, **said.get(new, {}))
 
 
 def test_released_and_default_differ_in_the_listed_facts_only() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import agman
+from agman import training
 from agman.attributes import ZAPPOS50K
 from agman.datasets import CSNTriplets
 from agman.errors import InputError
@@ -287,6 +288,20 @@ def test_a_frozen_backbone_learns_published_triplets_too():
     config = dataclasses.replace(QUICK, freeze_backbone=True)
     history = train(model("csn", n_attributes=4), listed(), config, progress=False)
     assert history[-1]["ranking"] < history[0]["ranking"]
+
+
+def test_the_first_epoch_counts_the_time_of_what_is_computed_once(monkeypatch):
+    cached = training.cache_taps
+
+    def slowly(*args, **kwargs):
+        time.sleep(1)
+        return cached(*args, **kwargs)
+
+    monkeypatch.setattr(training, "cache_taps", slowly)
+    config = dataclasses.replace(QUICK, freeze_backbone=True, epochs=2)
+    seconds = [row["seconds"] for row in train(model(), tiny.data(), config, progress=False)]
+    assert seconds[0] > 1
+    assert seconds[1] < seconds[0]
 
 
 def test_triplets_admit_no_other_recipe_and_must_be_there():
