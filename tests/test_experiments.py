@@ -169,7 +169,12 @@ def test_labels_beside_triplets_give_map_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("lab", "AG-MAN"), ("lab_triplets", "CSN, triplets")]
+    ("name", "variant"),
+    [
+        ("lab", "AG-MAN"),
+        ("lab_triplets", "CSN, triplets"),
+        ("lab_time", "AG-MAN, frozen backbone"),
+    ],
 )
 def test_the_lab_needs_nothing(
     name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
