@@ -551,6 +551,7 @@ def test_the_estimate_counts_what_a_run_does() -> None:
         (all_pairs, data, 5 * 3, 6 * 24),  # 24 images to train on, 24 held out
         (triplets, data, 7 * 5, 8 * 24),
         (fewer, lists, 7 * 2, 8 * 4),
+        (dataclasses.replace(all_pairs, freeze_backbone=True), data, 5 * 3, 6 * 24),
         (None, data, 0, 24),
     ]:
         variant = Variant("x", "triplet", config, backbone="lab", weights="imagenet", size=32)
