@@ -757,9 +757,10 @@ def measured(variant: Variant, data: Data, device: str) -> tuple[float, int, flo
         epochs = variant.config.epochs
         steps = epochs * Steps.of(data, variant.config).per_epoch
         few = 2 if device == "cpu" else 10
-        # Taps are computed once a run, and would outweigh a few steps.
-        tap = variant.config.freeze_backbone and isinstance(data, RetrievalData)
-        seen = _tapped([variant], data, device, progress=False) if tap else data
+        seen = data
+        if variant.config.freeze_backbone and isinstance(data, RetrievalData):
+            # Taps are computed once a run, and would outweigh a few steps.
+            seen = _tapped([variant], data, device, progress=False)
         for n in (1, few):  # the first is slower: memory is found, kernels are chosen
             step = _seconds_per_step(model, seen, variant.config, n)
     queries = _held_out(data)[1][0]
