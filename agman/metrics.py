@@ -548,8 +548,7 @@ class _Task:
         gallery_values = checked_integers(gallery_values, "gallery_values", len(self.gallery))
         self.order = query_values.argsort(stable=True).cpu()
         self.query_values = query_values.to(device)
-        # Stable, so that the columns of a value stay in their order.
-        self.gallery_values, self.columns = gallery_values.to(device).sort(stable=True)
+        self.gallery_values, self.columns = gallery_values.to(device).sort()
 
     def blocks(
         self,
