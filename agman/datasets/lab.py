@@ -327,7 +327,13 @@ def _drawer(jobs: Sequence[_Job]) -> Iterator[Connection]:
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_draw_all, args=(theirs, jobs), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except RuntimeError:  # this is such a process itself, and the script that it imports asks again
+        raise SystemExit(
+            "Drawing the lab goes on in one process: several would each run your whole script; put "
+            'what it does below a line `if __name__ == "__main__":` to have it drawn faster.'
+        ) from None
     theirs.close()
     try:
         yield ours

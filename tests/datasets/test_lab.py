@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -302,6 +305,26 @@ def test_object_categories_are_equally_frequent():
     counts = Counter(lab_outfit("objects-train", i).category for i in range(640))
     assert set(counts) == set(CATEGORIES)
     assert min(counts.values()) > 50
+
+
+def test_a_script_without_a_guard_goes_on_alone_and_is_told_why(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from agman import datasets\n"
+        f"data = datasets.lab(40, 15, 20, workers=2, cache={str(tmp_path)!r}, progress=False)\n"
+        "print(len(data.train.images), 'images')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0
+    assert run.stdout == "40 images\n"
+    assert "Traceback" not in run.stderr
+    assert "goes on in one process" in run.stderr
 
 
 # ------------------------------------------------------------------------------------ cache
