@@ -358,6 +358,7 @@ def test_long_rows_are_counted_in_buckets_and_agree_with_sorting(monkeypatch):
     fair_ranks(scores, scores.sort(dim=1).values[:, -40:])  # good retrieval: little is left to sort
     excluded = scores.index_fill(1, torch.tensor([0]), -torch.inf)  # among scores and thresholds
     fair_ranks(excluded, excluded[:, ::50])
+    fair_ranks(excluded, excluded.sort(dim=1).values[:, [0, *range(-40, 0)]])
     assert max(sorted_lengths) < len(scores[0]) / 4
     fair_ranks(scores[:, 1:], thresholds)
     assert max(sorted_lengths) == len(scores[0]) - 1
