@@ -561,6 +561,16 @@ def test_the_estimate_counts_what_a_run_does() -> None:
         assert (second > 0) == (config is not None)
 
 
+def test_an_estimate_leaves_out_what_a_run_computes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_within_a_step(*args, **kwargs):
+        raise AssertionError("taps were computed while a step was measured")
+
+    monkeypatch.setattr("agman.training.cache_taps", not_within_a_step)
+    config = dataclasses.replace(PRESETS["lab"], batch_size=8, freeze_backbone=True)
+    variant = Variant("x", "triplet", config, backbone="lab", weights=None, size=32)
+    assert experiments.measured(variant, tiny.data(), "cpu")[0] > 0
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
