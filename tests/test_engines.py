@@ -415,8 +415,9 @@ print(peak() - before, n * width * 4 // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_cells_never_hold_all_vectors(tmp_path: Path) -> None:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for build, part in ((1, 0.4), (0, 0.2)):
+    # glibc's heap would keep what is freed, more or less by chance; blocks mapped alone go back
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    for build, part in ((1, 0.2), (0, 0.1)):
         command = [sys.executable, "-c", MEMORY, str(tmp_path), str(build)]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
