@@ -3,9 +3,10 @@
     make bench                                     # everything, some minutes
     python -m tests.benchmarks.bench sampling map  # parts, by the start of their names
 
-Every row compares two ways that give the same result, run in turn, five pairs after a warm-up; the
-ratio is the median of the pairs' ratios. Absolute times depend on the machine and on what else it
-does, so its load is printed too. Libraries that are not installed (extra `bench`) are left out.
+Every row compares two ways that give the same result, run in turn after a warm-up, five pairs or
+as many as two seconds hold; the ratio is the median of the pairs' ratios. Absolute times depend on
+the machine and on what else it does, so its load is printed too. Libraries that are not installed
+(extra `bench`) are left out.
 open-metric-learning (`oml`) asks for a NumPy before 2, so it is no part of that extra; with a copy
 of it and of what it imports on PYTHONPATH its ranking runs here all the same.
 """
@@ -43,7 +44,7 @@ from agman.provenance import provenance
 from agman.ranking import top_k
 from agman.sampling import TripletSampler
 from agman.storage import write_json
-from agman.training import Objective, Steps, TrainConfig
+from agman.training import Objective, Steps, TrainConfig, keep_memory
 
 Work = Callable[[], Any]
 
@@ -59,6 +60,7 @@ class Case:
         against: its name.
         target: the least ratio of times, other over ours, to be reached.
         same: whether two results agree.
+        inside: what both run in, as they do where the package uses them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Case:
     against: str
     target: float
     same: Callable[[Any, Any], bool]
+    inside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 def near(a: float, b: float, by: float = 1e-6) -> bool:
@@ -283,7 +286,8 @@ def training_case(backbone: str, side: int, n: int, bf16: bool = False) -> Case:
 
     name = f"step, {backbone}, {n} triplets" + (", bf16" if bf16 else "")
     by = 0.1 if bf16 else 1e-3
-    return Case(name, together, separately, "three passes, NCHW", 1.5, lambda a, b: near(a, b, by))
+    against = "three passes, NCHW"
+    return Case(name, together, separately, against, 1.5, lambda a, b: near(a, b, by), keep_memory)
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -415,21 +419,24 @@ def peers() -> dict[str, str]:
     return found
 
 
-def measure(case: Case, pairs: int = 5) -> dict[str, Any]:
-    """Run both ways in turn, and compare their results once.
+def measure(case: Case, pairs: int = 5, seconds: float = 2) -> dict[str, Any]:
+    """Run both ways in turn, so many pairs or for so long, and compare their results once.
+
+    In short work a few pairs would show how memory settles rather than how fast it is.
 
     Raises:
         RuntimeError: the two ways do not agree, so their times say nothing.
     """
-    if not case.same(case.ours(), case.other()):  # the warm-up as well
-        raise RuntimeError(f"{case.name}: agman and {case.against} do not agree.")
     times: list[tuple[float, float]] = []
-    for _ in range(pairs):
-        started = time.perf_counter()
-        case.ours()
-        middle = time.perf_counter()
-        case.other()
-        times.append((middle - started, time.perf_counter() - middle))
+    with case.inside():
+        if not case.same(case.ours(), case.other()):  # the warm-up as well
+            raise RuntimeError(f"{case.name}: agman and {case.against} do not agree.")
+        while len(times) < pairs or sum(map(sum, times)) < seconds:
+            started = time.perf_counter()
+            case.ours()
+            middle = time.perf_counter()
+            case.other()
+            times.append((middle - started, time.perf_counter() - middle))
     ratio = statistics.median(other / ours for ours, other in times)
     return {
         "work": case.name,
@@ -439,18 +446,21 @@ def measure(case: Case, pairs: int = 5) -> dict[str, Any]:
         "ratio": ratio,
         "target": case.target,
         "met": ratio >= case.target,
+        "pairs": len(times),
         "load": os.getloadavg()[0],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 
-def run(groups: list[str], small: bool = False, pairs: int = 5) -> dict[str, Any]:
+def run(
+    groups: list[str], small: bool = False, pairs: int = 5, seconds: float = 2
+) -> dict[str, Any]:
     """All cases of some groups, a line each as they finish."""
     print(f"{'work':<38} {'against':<20} {'seconds':>9} {'other':>9} {'ratio':>7} {'target':>7}")
     rows = []
     for group in groups:
         for case in GROUPS[group](small):
-            row = measure(case, pairs)
+            row = measure(case, pairs, seconds)
             rows.append(row)
             print(
                 f"{row['work']:<38} {row['against']:<20} {row['seconds']:9.4f} "
