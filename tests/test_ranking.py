@@ -96,13 +96,13 @@ def test_a_score_depends_on_its_two_embeddings_only(width, dtype, threads, libra
 
 def test_every_product_has_one_fixed_shape(monkeypatch):
     shapes = []
-    plain = ranking._product
+    plain = ranking.product
 
     def spy(a, b):
         shapes.append((tuple(a.shape), tuple(b.shape), a.stride(), b.stride()))
         return plain(a, b)
 
-    monkeypatch.setattr(ranking, "_product", spy)
+    monkeypatch.setattr(ranking, "product", spy)
     similarity(normal(QUERY_TILE + 1, 5), normal(2 * GALLERY_TILE + 1, 5))
     assert len(shapes) == 6
     similarity(normal(1, 5), normal(1, 5).T.contiguous().T)
