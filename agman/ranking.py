@@ -30,7 +30,7 @@ TIES = ("fair", "order")
 EXCLUDED = -torch.inf
 """Score of a gallery item that is the query itself: below every other."""
 
-# Scores sorted at a time: what fits into a cache.
+# Scores that a CPU sorts at a time: what fits into its cache.
 _CHUNK = 2**19
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -190,7 +190,8 @@ def fair_ranks(scores: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     >>> fair_ranks(torch.tensor([[0.5, 0.9, 0.5]]), torch.tensor([[0.9, 0.5]]))
     tensor([[1, 3]])
     """
-    step = max(1, _CHUNK // scores.shape[1])
+    on_cpu = scores.device.type == "cpu"
+    step = max(1, _CHUNK // max(1, scores.shape[1]) if on_cpu else len(scores))
     parts = zip(scores.split(step), thresholds.contiguous().split(step))
     below = [torch.searchsorted(sorted_rows(rows), some) for rows, some in parts]
     return scores.shape[1] - torch.cat(below)
@@ -236,6 +237,7 @@ def order_ranks(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(order).scatter_(1, order, places)[:, columns]
 
 
+@torch.no_grad()
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b.T in the precision of its inputs, even where autocast would lower it.
 

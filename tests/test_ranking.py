@@ -116,9 +116,10 @@ def test_products_come_from_the_library_that_is_named(monkeypatch, library):
     unused = {"oneDNN": (torch, "mm"), "BLAS": (ranking.F, "linear")}[library]
     monkeypatch.setattr(*unused, lambda *_, **__: pytest.fail("the other library was taken"))
     assert torch.equal(similarity(queries, gallery), expected)
+    assert not ranking.product(queries.requires_grad_(), gallery).requires_grad
     if library == "oneDNN":  # which has no float64
         with pytest.raises(pytest.fail.Exception, match="other library"):
-            similarity(queries.double(), gallery.double())
+            similarity(queries.detach().double(), gallery.double())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -370,6 +371,14 @@ def test_no_more_is_sorted_at_a_time_than_fits_into_a_cache(monkeypatch):
     sizes.clear()
     fair_ranks(normal(2, 300), normal(2, 300)[:, :1])  # one row at least
     assert sizes == [(1, 300), (1, 300)]
+    sizes.clear()
+    fair_ranks(torch.empty(5, 100, device="meta"), torch.empty(5, 2, device="meta"))
+    assert sizes == [(5, 100)]  # other devices have enough to do at once
+
+
+def test_nothing_has_no_ranks():
+    assert fair_ranks(torch.empty(2, 0), torch.empty(2, 0)).shape == (2, 0)
+    assert fair_ranks(torch.empty(0, 3), torch.empty(0, 1)).shape == (0, 1)
 
 
 @settings(max_examples=60, deadline=None)
