@@ -25,7 +25,8 @@ _PUBLIC = {
 _MODULES = (
     *("attention", "attributes", "backbones", "checkpoint", "course", "datasets", "embedding"),
     *("engines", "errors", "evaluation", "export", "figures", "index", "loading", "losses"),
-    *("metrics", "models", "provenance", "ranking", "sampling", "shards", "storage", "training"),
+    *("memory", "metrics", "models", "provenance", "ranking", "sampling", "shards", "storage"),
+    *("training",),
 )
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

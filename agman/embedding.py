@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from agman.datasets.images import FolderImages, ImageStore, PackedImages
 from agman.errors import InputError
 from agman.loading import prefetch, prepare
+from agman.memory import keep_memory
 from agman.models import RetrievalModel
 
 SUFFIXES = (
@@ -112,7 +113,7 @@ def embed_batches(
     loaded = prefetch(lambda batch: _load(store, batch, model.preprocessing.size), batches)
     nothing = torch.empty(0, model.n_attributes, model.dim, dtype=dtype)
     stopped = False
-    with evaluating(model):
+    with keep_memory(), evaluating(model):
         for rows, pixels, bad in tqdm(
             loaded, "indexing", len(batches), disable=not progress, leave=False
         ):

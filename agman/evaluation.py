@@ -16,6 +16,7 @@ from agman.attributes import AttributeSchema, AttributeTable
 from agman.datasets.images import ImageStore, PackedImages
 from agman.errors import InputError
 from agman.loading import prefetch, prepare
+from agman.memory import keep_memory
 from agman.metrics import (
     attention_mass,
     average_place,
@@ -79,6 +80,7 @@ def attend_table(
     return _each_row(model, table, attention, batch_size, progress)
 
 
+@keep_memory()
 def _each_row(
     model: RetrievalModel,
     table: AttributeTable,

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from agman.datasets.images import ImageStore
+from agman.memory import keep_memory
 from agman.models import RetrievalModel
 
 Item = TypeVar("Item")
@@ -52,6 +53,7 @@ def prepare(model: RetrievalModel, batch: Tensor | Mapping[int, Tensor]) -> Any:
 
 
 @torch.no_grad()
+@keep_memory()
 def cache_taps(
     model: RetrievalModel, images: ImageStore, *, batch_size: int = 64, progress: bool = True
 ) -> TapStore:

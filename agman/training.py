@@ -7,7 +7,6 @@ image and compares all pairs of the batch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import datetime
 import functools
@@ -45,6 +44,7 @@ from agman.losses import (
     supervised_contrastive_loss,
     triplet_loss,
 )
+from agman.memory import keep_memory
 from agman.models import Output, RetrievalModel
 from agman.provenance import provenance
 from agman.sampling import (
@@ -294,30 +294,6 @@ def _alone_in_its_run_folder(train: Callable[_P, _R]) -> Callable[_P, _R]:
             return train(*args, **options)
 
     return guarded
-
-
-@contextlib.contextmanager
-def keep_memory() -> Iterator[None]:
-    """Hold on to the memory that tensors free, for the next ones, until the block ends.
-
-    glibc gives large blocks back to the system at once, and the system has to fill every page
-    with zeros before the next tensor gets it: a sixth of the time of a step on a CPU. Elsewhere
-    than on Linux with glibc this changes nothing.
-    """
-    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt"):
-        yield
-        return
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # M_... in malloc.h
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, -1)  # never
-    try:
-        yield
-    finally:  # what glibc arrives at by itself
-        libc.mallopt(mmap_max, 2**16)
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**26)
-        libc.malloc_trim(0)
 
 
 @_alone_in_its_run_folder

@@ -1,4 +1,3 @@
-import ctypes
 import dataclasses
 import json
 import os
@@ -405,69 +404,3 @@ def test_every_setting_reaches_the_weights(settings):
 
 def test_the_same_settings_end_at_the_same_bits():
     assert changed_by() == 0
-
-
-# ------------------------------------------------------------------------------------- memory
-
-KEEP = """
-import resource, torch
-from agman.training import keep_memory
-
-def fills():  # pages that the system had to fill for twenty tensors of 64 MB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.empty(2**24).fill_(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-def holds():
-    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 2**20
-
-fills()
-found = [fills()]
-try:
-    with keep_memory():
-        fills()
-        found += [fills(), holds()]
-        1 / 0
-except ZeroDivisionError:
-    found += [holds(), fills()]
-print(*found)
-"""
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="of glibc"
-)
-def test_memory_is_kept_in_a_block_and_given_back_after_it():
-    done = subprocess.run(
-        [sys.executable, "-c", KEEP], capture_output=True, text=True, check=True, timeout=300
-    )
-    before, inside, held, left, after = map(int, done.stdout.split())
-    assert inside < before / 5
-    assert after > before / 2
-    assert left < held - 60
-
-
-def test_training_keeps_memory_and_does_without_where_it_cannot(monkeypatch):
-    inside = []
-
-    class Libc:
-        def mallopt(self, *_):
-            inside.append(True)
-
-        def malloc_trim(self, _):
-            inside.clear()
-
-    class Watched(training.Steps):
-        def draw(self, *args):
-            assert bool(inside) == (libc is not None)
-            return super().draw(*args)
-
-    monkeypatch.setattr(training, "Steps", Watched)
-    monkeypatch.setattr(training.sys, "platform", "linux")
-    results = []
-    for libc in (Libc(), None):
-        monkeypatch.setattr(training.ctypes, "CDLL", lambda _, found=libc: found)
-        results.append(without_time(train(model(), tiny.data(), QUICK, progress=False)))
-        assert not inside
-    assert results[0] == results[1]

@@ -39,12 +39,13 @@ from agman.attributes import FASHIONAI, AttributeTable
 from agman.datasets import FolderImages
 from agman.loading import prepare
 from agman.losses import triplet_loss
+from agman.memory import keep_memory
 from agman.metrics import mean_average_precision
 from agman.provenance import provenance
 from agman.ranking import top_k
 from agman.sampling import TripletSampler
 from agman.storage import write_json
-from agman.training import Objective, Steps, TrainConfig, keep_memory
+from agman.training import Objective, Steps, TrainConfig
 
 Work = Callable[[], Any]
 

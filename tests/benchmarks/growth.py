@@ -30,6 +30,7 @@ import agman
 from agman.errors import InputError
 from agman.loading import prepare
 from agman.losses import supervised_contrastive_loss
+from agman.memory import keep_memory
 from agman.metrics import mean_average_precision
 from agman.models import RetrievalModel
 from agman.provenance import provenance
@@ -132,7 +133,8 @@ def embedding(
 
         passes = -(-n // PASS)
         numbers = inputs.numel() + n * model.n_attributes * model.dim + passes * weights
-        yield Point(work, n, run, numbers * FLOAT)
+        with keep_memory():  # as in the package
+            yield Point(work, n, run, numbers * FLOAT)
 
 
 def resnet(sizes: Sequence[int]) -> Iterator[Point]:
@@ -163,7 +165,8 @@ def training(sizes: Sequence[int]) -> Iterator[Point]:
 
         # Each step reads and writes the weights and both averages of Adam.
         steps = -(-n // STEP)
-        yield Point("training", n, run, (inputs.numel() + 6 * weights * steps) * FLOAT)
+        with keep_memory():
+            yield Point("training", n, run, (inputs.numel() + 6 * weights * steps) * FLOAT)
 
 
 WORKS: dict[str, Callable[[Sequence[int]], Iterator[Point]]] = {
