@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
@@ -611,6 +612,8 @@ def _beside(ax: Axes, text: str, point: tuple[float, float], where: str) -> None
         ha=across,
         va="center" if where == "right" else up,
         fontsize=9,
+        path_effects=[withStroke(linewidth=3, foreground="white")],  # where a line passes behind
+        zorder=5,
     )
 
 
