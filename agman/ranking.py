@@ -331,15 +331,11 @@ def _similarity(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
 
 
 def _tiles(rows: torch.Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[int, torch.Tensor]]:
-    """Tiles of `size` rows with the index of their first.
-
-    The last one ends with the last row, so it may hold rows of the one before again; zeros
-    complete a tile only where there are fewer rows in all.
-    """
+    """Consecutive tiles of `size` rows with the index of their first; zeros complete the last."""
     for start in range(0, len(rows), size):
-        start = max(0, min(start, len(rows) - size))
         tile = rows[start : start + size].to(dtype).contiguous()
-        yield start, F.pad(tile, (0, 0, 0, size - len(tile))) if len(tile) < size else tile
+        missing = size - len(tile)
+        yield start, F.pad(tile, (0, 0, 0, missing)) if missing else tile
 
 
 def _dtype(queries: torch.Tensor, gallery: torch.Tensor) -> torch.dtype:
