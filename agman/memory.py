@@ -20,10 +20,9 @@ def keep_memory() -> Iterator[None]:
     """Hold on to the memory that tensors free, for the next ones, until the block ends.
 
     glibc gives large blocks back to the system at once, and the system has to fill every page
-    with zeros before the next tensor gets it. On a CPU that is a tenth of the time in which a small
-    network trains, and can be over a third of the time in which a ResNet-50 embeds. The price is
-    memory, of which a ResNet-50 held up to a quarter more at its peak. Elsewhere than on Linux with
-    glibc this changes nothing.
+    with zeros before the next tensor gets it. On a CPU that can be a third of the time in which a
+    ResNet-50 embeds (`python -m tests.benchmarks.bench choice`). The price is a higher peak, as
+    pieces are kept that fit nothing. Elsewhere than on Linux with glibc this changes nothing.
 
     Blocks may be nested and run in several threads: the last one to end gives the memory back.
     """

@@ -241,8 +241,8 @@ def order_ranks(scores: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b.T in the precision of its inputs, even where autocast would lower it.
 
-    On a CPU by oneDNN where torch comes with it: on processors of AMD it is twice as fast as MKL,
-    which torch would take.
+    On a CPU by oneDNN where torch comes with it: on the AMD processor of our benchmarks it is twice
+    as fast as MKL, which torch would take (`python -m tests.benchmarks.bench choice`).
 
     Args:
         a: (N, D) float32 or float64.
